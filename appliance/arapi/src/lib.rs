@@ -1,0 +1,1 @@
+//! Names, object kinds, wire types and one client per service.

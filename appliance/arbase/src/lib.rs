@@ -1,0 +1,1 @@
+//! Process skeleton: journal, signals, readiness, config file, error chain, HTTP reply form.

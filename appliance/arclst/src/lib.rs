@@ -1,0 +1,1 @@
+//! The cluster: replicated objects, secrets, watch, history.

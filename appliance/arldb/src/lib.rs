@@ -1,0 +1,1 @@
+//! The balancer in front of the integrator core.

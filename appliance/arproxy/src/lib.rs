@@ -1,0 +1,1 @@
+//! The proxy core that arldb and ardpx stand on.

@@ -1,0 +1,1 @@
+//! The integrator core: channels, Python workers, outgoing connections.

@@ -1,0 +1,1 @@
+//! SQLite: opening, durable settings, migrations; the only crate that names rusqlite.

@@ -1,0 +1,1 @@
+//! The admin API: authentication, roles, audit; the only door for changes.
