@@ -1,0 +1,306 @@
+//! The admin API: wire types of the only door for changes.  Served over HTTPS (8183) for people and
+//! `arctl`, and on `arwadm.sock` for the services of the same box.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::arclst::Expect;
+use crate::arsrv::FoundService;
+use crate::names::{Kind, ObjectName};
+use crate::objects::Permission;
+
+/// `POST /v1/claim`: makes the first admin.  Possible once, with the code that the box shows.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimRequest {
+    /// The code, for example `K7QF-2MXD`; case and dash do not matter.
+    pub code: String,
+    /// The admin's name.
+    pub user: ObjectName,
+    /// The admin's password, 12 characters or more.
+    pub password: String,
+}
+
+/// `POST /v1/login`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoginRequest {
+    /// The user.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
+/// A token just made: the only time it is shown.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct TokenAnswer {
+    /// The name of the token object.
+    pub name: String,
+    /// To be sent as `Authorization: Bearer …`.
+    pub token: String,
+    /// When it ends, Unix milliseconds; absent: never.
+    pub expires_ms: Option<u64>,
+}
+
+/// `POST /v1/tokens`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+    /// How long it lasts, seconds; absent: 90 days; 0: for ever.
+    #[serde(default)]
+    pub ttl_s: Option<u64>,
+}
+
+/// `POST /v1/users/{name}/password`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordRequest {
+    /// The new password, 12 characters or more.
+    pub password: String,
+}
+
+/// `GET /v1/whoami`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WhoAmI {
+    /// The user.
+    pub user: String,
+    /// The roles.
+    pub roles: Vec<String>,
+    /// What they allow.
+    pub permissions: Vec<Permission>,
+}
+
+/// An object as the admin API shows it: secrets by name, password hashes not at all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ObjectView {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: ObjectName,
+    /// What was configured.
+    pub spec: serde_json::Value,
+    /// The revision of its last change.
+    #[serde(default)]
+    pub revision: u64,
+    /// When it was made, Unix milliseconds.
+    #[serde(default)]
+    pub created_ms: u64,
+    /// When it was last changed, Unix milliseconds.
+    #[serde(default)]
+    pub changed_ms: u64,
+    /// Who changed it last.
+    #[serde(default)]
+    pub changed_by: String,
+}
+
+/// `GET /v1/objects[/{kind}]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ObjectList {
+    /// The store's revision.
+    pub revision: u64,
+    /// The objects.
+    pub objects: Vec<ObjectView>,
+}
+
+/// One change as a person writes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ChangeRequest {
+    /// Makes or replaces.
+    Put {
+        /// The kind.
+        kind: Kind,
+        /// The name.
+        name: ObjectName,
+        /// The spec.
+        spec: serde_json::Value,
+        /// What it is based on.
+        #[serde(default)]
+        expect: Expect,
+    },
+    /// Removes.
+    Delete {
+        /// The kind.
+        kind: Kind,
+        /// The name.
+        name: ObjectName,
+        /// What it is based on.
+        #[serde(default)]
+        expect: Expect,
+    },
+}
+
+/// `POST /v1/transactions`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TransactionRequest {
+    /// The changes, accepted only whole.
+    pub changes: Vec<ChangeRequest>,
+    /// Check everything, change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a transaction did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TransactionAnswer {
+    /// The store's revision after it.
+    pub revision: u64,
+    /// What changed.
+    pub changed: Vec<ChangedObject>,
+    /// Values of secrets that were generated: the only time they are shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generated: Vec<GeneratedSecret>,
+    /// What is accepted and will not work as it is, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// One object that changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChangedObject {
+    /// The kind.
+    pub kind: Kind,
+    /// The name.
+    pub name: ObjectName,
+    /// `created`, `changed` or `deleted`.
+    pub what: String,
+}
+
+/// A generated secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GeneratedSecret {
+    /// The object it belongs to.
+    pub object: String,
+    /// The field.
+    pub field: String,
+    /// The value.
+    pub value: String,
+}
+
+/// `POST /v1/deployments`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeployRequest {
+    /// The files, deployed together.
+    pub files: Vec<crate::arsrv::ModuleSource>,
+    /// Check only.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What was deployed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeployAnswer {
+    /// The store's revision with it.
+    pub revision: u64,
+    /// The modules with their new versions.
+    pub modules: Vec<DeployedModule>,
+    /// The services in them.
+    pub services: Vec<FoundService>,
+    /// Services that are gone with it.
+    pub removed: Vec<String>,
+    /// From the request's arrival until it was live, milliseconds.
+    pub elapsed_ms: f64,
+}
+
+/// One deployed module.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeployedModule {
+    /// The module.
+    pub name: String,
+    /// Its version now.
+    pub version: u64,
+    /// Whether the source differs from the version before.
+    pub changed: bool,
+}
+
+/// `GET /v1/deployments/{module}`: one version of a module.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ModuleVersion {
+    /// The version.
+    pub version: u64,
+    /// Whether it is the one that serves.
+    pub current: bool,
+    /// SHA-256 of the source.
+    pub sha256: String,
+    /// When, Unix milliseconds.
+    pub time_ms: u64,
+    /// Who.
+    pub who: String,
+    /// How it came.
+    pub origin: String,
+}
+
+/// `POST /v1/deployments/{module}/rollback`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// To which version; absent: the one before.
+    #[serde(default)]
+    pub to: Option<u64>,
+}
+
+/// `POST /v1/services/{name}/invoke`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InvokeBody {
+    /// The payload, any JSON.
+    #[serde(default)]
+    pub payload: serde_json::Value,
+    /// Time limit, milliseconds.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+}
+
+/// `GET /v1/status`: the whole node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeStatus {
+    /// The box's name.
+    pub node: String,
+    /// The version of ARINT.
+    pub version: String,
+    /// `ok`, `degraded` or `down`.
+    pub health: String,
+    /// What needs attention, one sentence each.
+    pub problems: Vec<String>,
+    /// The object store.
+    pub arclst: Option<crate::arclst::Status>,
+    /// The integrator core.
+    pub arsrv: Option<crate::arsrv::Status>,
+    /// The balancer.
+    pub arldb: Option<crate::arldb::Status>,
+}
+
+/// `GET /v1/audit`: one entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AuditEntry {
+    /// Counts from 1.
+    pub seq: u64,
+    /// When, Unix milliseconds.
+    pub time_ms: u64,
+    /// Who: `user:anna`, `pickup`, `ide`, or `anonymous`.
+    pub who: String,
+    /// From where.
+    pub remote: String,
+    /// The name of the call, for example `object_put`.
+    pub action: String,
+    /// What it was done to, for example `Channel/orders`.
+    pub target: String,
+    /// `done`, `refused` or `failed`.
+    pub outcome: String,
+    /// Why it was refused or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The request.
+    pub cid: String,
+    /// The object before, without secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<serde_json::Value>,
+    /// The object after, without secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<serde_json::Value>,
+}

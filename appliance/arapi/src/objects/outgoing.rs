@@ -1,0 +1,243 @@
+//! Outgoing connections: the doors out.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::channel::{DataFormat, HttpMethod, check_path};
+use super::{Broken, Rules, SecretField, yes};
+use crate::names::{Kind, ObjectName};
+
+/// A connection out to another system.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum OutgoingSpec {
+    /// HTTP, `self.out.rest[name]`.
+    Rest(OutgoingRest),
+    /// A database, `self.out.sql[name]`.
+    Sql(OutgoingSql),
+}
+
+/// An outgoing REST connection.  The core owns its pool, time limits, retries, circuit breaker,
+/// health and credentials.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutgoingRest {
+    /// Scheme, host and port, for example `https://crm.example.com:8443`.
+    pub host: String,
+    /// The path behind it; `{name}` stands for a part that the service gives as a parameter.  Default `/`.
+    #[serde(default = "slash")]
+    pub url_path: String,
+    /// Whether it may be used; default true.
+    #[serde(default = "yes")]
+    pub is_active: bool,
+    /// The form of requests and responses; default `json`.
+    #[serde(default = "json")]
+    pub data_format: DataFormat,
+    /// `Content-Type` of requests; default: that of the data format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The credentials it presents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<ObjectName>,
+    /// The method of the health check; default `HEAD`.
+    #[serde(default = "head")]
+    pub ping_method: HttpMethod,
+    /// The path of the health check; default: `url_path` if it has no parameters, else `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ping_path: Option<String>,
+    /// Seconds between health checks, 0 (none) to 86400; default 60.
+    #[serde(default = "ping_interval_s")]
+    pub ping_interval_s: u32,
+    /// Most connections kept open when idle, 1 to 1000; default 20.
+    #[serde(default = "pool_size")]
+    pub pool_size: u32,
+    /// Longest time for one attempt, milliseconds, 1 to 3600000; default 10000.
+    #[serde(default = "timeout_ms")]
+    pub timeout_ms: u64,
+    /// Longest time to connect, milliseconds, 1 to 60000; default 5000.
+    #[serde(default = "connect_timeout_ms")]
+    pub connect_timeout_ms: u64,
+    /// Whether the server's certificate is checked; default true.
+    #[serde(default = "yes")]
+    pub validate_tls: bool,
+    /// A certificate authority in PEM to trust beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_ca_pem: Option<String>,
+    /// Largest response body, bytes; default 64 MiB.
+    #[serde(default = "max_response_bytes")]
+    pub max_response_bytes: u64,
+    /// When a failed call is tried again.
+    #[serde(default)]
+    pub retry: RetryPolicy,
+    /// When calls are refused at once because the other side has failed too often.
+    #[serde(default)]
+    pub circuit_breaker: CircuitBreaker,
+}
+
+/// When a failed call is tried again.  A request that may have reached the other side is only
+/// repeated where its method is idempotent (RFC 9110, section 9.2.2).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryPolicy {
+    /// Attempts in all, 1 to 10; default 3.
+    pub attempts: u32,
+    /// Wait before the second attempt, milliseconds, 0 to 60000; doubled for each further one, with full jitter.  Default 100.
+    pub backoff_ms: u64,
+    /// Longest such wait, milliseconds; default 5000.
+    pub max_backoff_ms: u64,
+    /// Response codes that count as failed; default 502, 503, 504.
+    pub on_status: Vec<u16>,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { attempts: 3, backoff_ms: 100, max_backoff_ms: 5000, on_status: vec![502, 503, 504] }
+    }
+}
+
+/// When calls are refused at once because the other side has failed too often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CircuitBreaker {
+    /// Failures in a row that open it, 0 (never) to 10000; default 20.
+    pub failures: u32,
+    /// How long it stays open before one call is let through to try, milliseconds; default 10000.
+    pub open_ms: u64,
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        Self { failures: 20, open_ms: 10_000 }
+    }
+}
+
+fn slash() -> String {
+    "/".to_owned()
+}
+fn json() -> DataFormat {
+    DataFormat::Json
+}
+fn head() -> HttpMethod {
+    HttpMethod::Head
+}
+fn ping_interval_s() -> u32 {
+    60
+}
+fn pool_size() -> u32 {
+    20
+}
+fn timeout_ms() -> u64 {
+    10_000
+}
+fn connect_timeout_ms() -> u64 {
+    5000
+}
+fn max_response_bytes() -> u64 {
+    64 * 1024 * 1024
+}
+
+/// A database connection that services use through SQLAlchemy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutgoingSql {
+    /// SQLAlchemy's name of database and driver, for example `sqlite` or `postgresql+psycopg`.
+    pub engine: String,
+    /// The host; absent for SQLite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The port; default: the engine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The database, or the file for SQLite.
+    pub db_name: String,
+    /// The user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<SecretField>,
+    /// Whether it may be used; default true.
+    #[serde(default = "yes")]
+    pub is_active: bool,
+    /// Most connections per worker, 1 to 100; default 5.
+    #[serde(default = "sql_pool_size")]
+    pub pool_size: u32,
+}
+
+fn sql_pool_size() -> u32 {
+    5
+}
+
+impl OutgoingSpec {
+    /// Whether it may be used.
+    pub fn is_active(&self) -> bool {
+        match self {
+            Self::Rest(rest) => rest.is_active,
+            Self::Sql(sql) => sql.is_active,
+        }
+    }
+}
+
+fn within(field: &'static str, value: u64, low: u64, high: u64) -> Result<(), Broken> {
+    if (low..=high).contains(&value) {
+        Ok(())
+    } else {
+        Err((field, format!("{value} is not between {low} and {high}")))
+    }
+}
+
+impl Rules for OutgoingSpec {
+    fn check(&self) -> Result<(), Broken> {
+        match self {
+            Self::Rest(rest) => rest.check(),
+            Self::Sql(sql) => within("pool_size", sql.pool_size.into(), 1, 100),
+        }
+    }
+
+    fn secrets_mut(&mut self) -> Vec<(&'static str, &mut SecretField)> {
+        match self {
+            Self::Rest(_) => Vec::new(),
+            Self::Sql(sql) => sql.password.iter_mut().map(|field| ("password", field)).collect(),
+        }
+    }
+
+    fn references(&self) -> Vec<(Kind, &ObjectName)> {
+        match self {
+            Self::Rest(rest) => rest.security.iter().map(|name| (Kind::Security, name)).collect(),
+            Self::Sql(_) => Vec::new(),
+        }
+    }
+}
+
+impl OutgoingRest {
+    fn check(&self) -> Result<(), Broken> {
+        let host = self
+            .host
+            .parse::<http::Uri>()
+            .ok()
+            .filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")))
+            .filter(|uri| uri.host().is_some_and(|host| !host.is_empty()))
+            .filter(|uri| matches!(uri.path(), "" | "/") && uri.query().is_none())
+            .filter(|uri| {
+                uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+            });
+        if host.is_none() {
+            return Err((
+                "host",
+                format!(
+                    "`{}` is not a scheme, host and port: something like `https://crm.example.com:8443` was expected (paths go into `url_path`, credentials into `security`)",
+                    self.host.escape_debug()
+                ),
+            ));
+        }
+        let path = self.url_path.split('?').next().unwrap_or_default();
+        check_path(path).map_err(|rule| ("url_path", rule))?;
+        within("pool_size", self.pool_size.into(), 1, 1000)?;
+        within("timeout_ms", self.timeout_ms, 1, 3_600_000)?;
+        within("connect_timeout_ms", self.connect_timeout_ms, 1, 60_000)?;
+        within("ping_interval_s", self.ping_interval_s.into(), 0, 86_400)?;
+        within("retry.attempts", self.retry.attempts.into(), 1, 10)?;
+        within("retry.backoff_ms", self.retry.backoff_ms, 0, 60_000)?;
+        within("circuit_breaker.failures", self.circuit_breaker.failures.into(), 0, 10_000)
+    }
+}

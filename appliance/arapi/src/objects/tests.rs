@@ -1,0 +1,98 @@
+use serde_json::json;
+
+use super::*;
+
+#[track_caller]
+fn refused(kind: Kind, written: serde_json::Value, sentence: &str) {
+    let err = Spec::parse(kind, "x", written).unwrap_err();
+    assert_eq!(err.to_string(), sentence);
+}
+
+#[test]
+fn an_unknown_field_is_named_with_the_fields_there_are() {
+    refused(
+        Kind::SecurityGroup,
+        json!({"members": [], "member": 1}),
+        "SecurityGroup `x`: field `member`: unknown field `member`, expected `members`",
+    );
+}
+
+#[test]
+fn a_wrong_type_is_named_with_its_path() {
+    refused(
+        Kind::Outgoing,
+        json!({"type": "rest", "host": "http://a", "retry": {"attempts": "three"}}),
+        "Outgoing `x`: field `.`: invalid type: string \"three\", expected u32",
+    );
+    refused(
+        Kind::Channel,
+        json!({"url_path": "/a", "service": "a", "timeout_ms": "long"}),
+        "Channel `x`: field `timeout_ms`: invalid type: string \"long\", expected u64",
+    );
+}
+
+#[test]
+fn broken_rules_give_the_rule_and_the_value() {
+    refused(
+        Kind::Channel,
+        json!({"url_path": "orders", "service": "a"}),
+        "Channel `x`: field `url_path`: `orders` does not start with `/`",
+    );
+    refused(
+        Kind::Channel,
+        json!({"url_path": "/a/{b}/{b}", "service": "a"}),
+        "Channel `x`: field `url_path`: `/a/{b}/{b}` has the parameter `b` twice",
+    );
+    refused(
+        Kind::Security,
+        json!({"type": "basic", "username": "a:b"}),
+        "Security `x`: field `username`: `a:b` is empty or has a colon",
+    );
+    refused(
+        Kind::Module,
+        json!({"file_name": "a-b.py", "source": "", "sha256": "", "version": 1, "origin": "api"}),
+        "Module `x`: field `file_name`: `a-b.py` is not the name of a Python module: letters, digits and `_`, then `.py`, were expected",
+    );
+}
+
+#[test]
+fn a_security_without_a_password_asks_for_a_generated_one() {
+    let mut spec =
+        Spec::parse(Kind::Security, "x", json!({"type": "basic", "username": "crm"})).unwrap();
+    let secrets = spec.secrets_mut();
+    assert_eq!(secrets.len(), 1);
+    assert_eq!(*secrets[0].1, SecretField::Generate(Generate::Uuid4));
+}
+
+#[test]
+fn a_channel_refers_to_its_securities_and_not_to_its_service() {
+    let spec = Spec::parse(
+        Kind::Channel,
+        "x",
+        json!({"url_path": "/a", "service": "s", "security": ["b"], "security_groups": ["g"]}),
+    )
+    .unwrap();
+    let names: Vec<String> =
+        spec.references().iter().map(|(kind, name)| format!("{kind}/{name}")).collect();
+    assert_eq!(names, ["Security/b", "SecurityGroup/g"]);
+}
+
+#[test]
+fn a_spec_written_and_read_again_is_the_same() {
+    for (kind, written) in [
+        (Kind::Channel, json!({"url_path": "/a/{b}", "service": "s", "method": "GET"})),
+        (Kind::Outgoing, json!({"type": "rest", "host": "https://a.example:8443"})),
+        (Kind::Outgoing, json!({"type": "sql", "engine": "sqlite", "db_name": "/tmp/x.db"})),
+        (Kind::Security, json!({"type": "api_key", "key": {"secret": "s"}})),
+        (Kind::Role, json!({"permissions": ["read", "logs"]})),
+    ] {
+        let spec = Spec::parse(kind, "x", written).unwrap();
+        assert_eq!(Spec::parse(kind, "x", spec.to_json()).unwrap(), spec);
+    }
+}
+
+#[test]
+fn a_secret_value_is_not_printed() {
+    let field = SecretField::Value(SecretText("hunter2".into()));
+    assert!(!format!("{field:?}").contains("hunter2"));
+}
