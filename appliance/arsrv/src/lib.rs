@@ -1,1 +1,16 @@
-//! The integrator core: channels, Python workers, outgoing connections.
+//! ARSRV, the integrator core: channels in, Python workers, connections out.
+//!
+//! A request comes from the balancer on `arsrv-http.sock`, is matched to a channel, checked,
+//! run in a worker and answered.  What is configured comes from the object store by a watch; the core
+//! reconciles and never restarts for it.
+//!
+//! It does not know what MQTT, SMTP or WireGuard are, stores nothing of its own but caches, and changes no
+//! object: the admin API is the only door for changes.
+//!
+//! **Invariant:** nothing on the data path waits for the object store.
+
+pub mod call;
+pub mod config;
+pub mod world;
+
+pub use config::Config;

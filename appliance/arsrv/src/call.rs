@@ -1,0 +1,118 @@
+//! A call of a service, and what came of it: the seam between the doors (channels, the control
+//! interface) and the workers.
+//!
+//! A door turns what came in into a [`Call`]; [`Invoker::call`] gets it run in a worker; the door
+//! turns the [`Outcome`] into bytes.  Neither side knows how the other does its part.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arapi::names::Cid;
+use bytes::Bytes;
+
+/// One call of a service.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Which service.
+    pub service: Arc<str>,
+    /// The request it belongs to.
+    pub cid: Cid,
+    /// How it came, in the words of 3.2: `http-soap`, `invoke`.
+    pub channel: &'static str,
+    /// `json`, `form`, `dict` or nothing.
+    pub data_format: &'static str,
+    /// The HTTP method, if it came by HTTP.
+    pub method: Option<&'static str>,
+    /// The `http` document of docs/worker-protocol.md; empty if it did not come by HTTP.
+    pub http: Bytes,
+    /// What was sent.
+    pub body: Bytes,
+    /// When its caller stops waiting; the service's own limit may be earlier.
+    pub deadline: Instant,
+    /// Whether it may be run a second time when the worker dies under it (RFC 9110, section 9.2.2).
+    pub is_idempotent: bool,
+}
+
+/// What came of a call.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The service answered.
+    Done(Reply),
+    /// It failed, or could not be run.
+    Failed(Failure),
+}
+
+/// A service's answer.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The content type the service set.
+    pub content_type: Option<String>,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The HTTP status that goes with it.
+    pub status: u16,
+    /// Headers the service had set before it failed.
+    pub headers: Vec<(String, String)>,
+    /// What the caller may see; null: nothing.
+    pub details: serde_json::Value,
+    /// The exception's class, or a word of ours: `timeout`, `worker-died`, `busy`, `not-found`, `inactive`.
+    pub kind: String,
+    /// One sentence for the log and for callers inside.
+    pub message: String,
+    /// How long the caller should wait before it tries again.
+    pub retry_after: Option<Duration>,
+}
+
+/// A call under way.
+pub type Calling<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+/// Gets calls run.  Implemented by the pool of workers.
+///
+/// Dropping the future gives the call up: its caller has gone away.
+pub trait Invoker: Send + Sync + 'static {
+    /// Runs one call.  Never hangs: ends at the latest a moment after the deadline.
+    fn call(&self, call: Call) -> Calling<'_>;
+}
+
+/// A REQUEST of a worker (docs/worker-protocol.md): what a service wants of the outside.
+#[derive(Debug, Clone)]
+pub struct WorkerRequest {
+    /// The `meta` document with `op`.
+    pub meta: serde_json::Value,
+    /// The body.
+    pub body: Bytes,
+    /// The request it belongs to.
+    pub cid: Cid,
+    /// When the call it belongs to ends.
+    pub deadline: Instant,
+}
+
+/// The REPLY to it.
+#[derive(Debug, Clone)]
+pub struct WorkerReply {
+    /// The `meta` document.
+    pub meta: serde_json::Value,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// A worker's request being answered.
+pub type Answering<'a> = Pin<Box<dyn Future<Output = WorkerReply> + Send + 'a>>;
+
+/// Answers workers' requests.  Implemented by the outgoing connections; `invoke` is answered by the
+/// pool itself.
+pub trait Outside: Send + Sync + 'static {
+    /// Answers one request.
+    fn answer(&self, request: WorkerRequest) -> Answering<'_>;
+}
