@@ -1,0 +1,47 @@
+# The front door.  Every target is a line or two that calls cargo, xtask or a script.
+# Build results lie outside of the checkout, so that a clean clone starts warm.
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/arint
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+SDK := appliance/arsrv/sdk
+PYTHON = $$(scripts/python-env.sh)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-rust test-sdk check format lint docs bench dist
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## run the whole node here (no root); ARGS="--help" shows what it takes
+	@scripts/setup.sh run
+	@ARINT_PYTHON=$(PYTHON) && export ARINT_PYTHON && cargo build --quiet --package arint && exec "$(CARGO_TARGET_DIR)/debug/arint" dev $(ARGS)
+
+test: test-rust test-sdk ## run all tests
+
+test-rust:
+	@scripts/setup.sh test
+	@ARINT_PYTHON=$(PYTHON) && export ARINT_PYTHON && cargo build --package arint && cargo test --workspace
+
+test-sdk:
+	@scripts/setup.sh test
+	@cd $(SDK) && PYTHONPATH=src "$$(../../../scripts/python-env.sh)" -m pytest -q tests
+
+check: format lint test docs ## everything CI looks at: format, lints, tests, documentation
+
+format: ## fail where the source is not formatted
+	@cargo fmt --all --check
+
+lint: ## clippy with warnings denied, shellcheck
+	@scripts/setup.sh check
+	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+	@shellcheck scripts/*.sh .ci/run
+
+docs: ## the Rust documentation, without warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+bench: ## figures beside the named peers (release build; ONLY=name for one)
+	@scripts/setup.sh bench
+	@ARINT_PYTHON=$(PYTHON) && export ARINT_PYTHON && cargo build --release --quiet --package arint --package bench && exec "$(CARGO_TARGET_DIR)/release/bench" $(ONLY)
+
+dist: ## release notes from the change fragments
+	@cargo run --quiet --package xtask -- notes

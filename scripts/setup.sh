@@ -1,0 +1,72 @@
+#!/bin/sh
+# Installs what the targets of the Makefile need, as far as it is missing.
+# Usage: setup.sh run|test|bench|check
+set -eu
+
+# command or file that shows it is there, Debian package
+wanted() {
+    case $1 in
+    run) cat <<'LIST'
+cc gcc
+make make
+python3 python3
+/usr/include/stdlib.h libc6-dev
+ensurepip python3-venv
+LIST
+        ;;
+    test) wanted run; cat <<'LIST'
+redis-server redis-server
+redis-cli redis-tools
+nginx nginx-light
+openssl openssl
+curl curl
+ip iproute2
+LIST
+        ;;
+    bench) wanted test; cat <<'LIST'
+wrk wrk
+npm npm
+LIST
+        ;;
+    check) wanted test; cat <<'LIST'
+shellcheck shellcheck
+LIST
+        ;;
+    *) echo "usage: setup.sh run|test|bench|check" >&2; exit 2 ;;
+    esac
+}
+
+is_there() {
+    case $1 in
+    /*) [ -e "$1" ] ;;
+    ensurepip) for python in /usr/bin/python3 python3; do
+            "$python" -c 'import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && return 0
+        done; return 1 ;;
+    *) command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] ;;
+    esac
+}
+
+missing=$(wanted "$1" | while read -r command package; do is_there "$command" || echo "$package"; done | sort -u | tr '\n' ' ')
+if [ -n "${missing% }" ]; then
+    if [ "$(id -u)" = 0 ]; then sudo=
+    elif sudo -n true 2>/dev/null; then sudo=sudo
+    else echo "these Debian packages are missing: $missing; install them with: sudo apt-get install $missing" >&2; exit 1; fi
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "these Debian packages (or what your system calls them) are missing: $missing" >&2; exit 1
+    fi
+    echo "installing $missing" >&2
+    # Servers that packages bring must not start by themselves: tests start their own.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null; $sudo chmod +x $policy
+        trap '$sudo rm -f $policy' EXIT
+    fi
+    $sudo apt-get update -qq >&2
+    # shellcheck disable=SC2086  # a list of words
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >&2
+fi
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "cargo is missing: install Rust with rustup (Debian package rustup, or https://rustup.rs), then call make again" >&2
+    exit 1
+fi
