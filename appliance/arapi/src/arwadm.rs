@@ -9,6 +9,20 @@ use crate::arsrv::FoundService;
 use crate::names::{Kind, ObjectName};
 use crate::objects::Permission;
 
+/// `GET /v1/claim`: what a stranger may know of a box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClaimInfo {
+    /// Whether the box has its first admin.
+    pub claimed: bool,
+    /// The box's name.
+    pub node: String,
+    /// The version of ARINT.
+    pub version: String,
+    /// SHA-256 of the certificate that the box presents, in hexadecimal; absent without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+}
+
 /// `POST /v1/claim`: makes the first admin.  Possible once, with the code that the box shows.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +76,43 @@ pub struct PasswordRequest {
     pub password: String,
 }
 
+/// `POST /v1/password`: one's own password.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OwnPasswordRequest {
+    /// The present password.
+    pub old: String,
+    /// The new password, 12 characters or more.
+    pub password: String,
+}
+
+/// `GET /v1/tokens`: a token without its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TokenInfo {
+    /// The name of the token object.
+    pub name: String,
+    /// Whose.
+    pub user: String,
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+    /// When it was made, Unix milliseconds.
+    pub created_ms: u64,
+    /// When it ends, Unix milliseconds; absent: never.
+    #[serde(default)]
+    pub expires_ms: Option<u64>,
+    /// Whether it is the one this call was made with.
+    #[serde(default)]
+    pub current: bool,
+}
+
+/// What was done, where there is nothing else to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Done {
+    /// The store's revision with it.
+    pub revision: u64,
+}
+
 /// `GET /v1/whoami`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WhoAmI {
@@ -103,6 +154,43 @@ pub struct ObjectList {
     pub revision: u64,
     /// The objects.
     pub objects: Vec<ObjectView>,
+}
+
+/// `PUT /v1/objects/{kind}/{name}`.  What it is based on stands in `If-Match` (a revision) or
+/// `If-None-Match: *` (nothing is there).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutRequest {
+    /// The spec.
+    pub spec: serde_json::Value,
+    /// Check everything, change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// `GET /v1/history/{kind}/{name}`: one entry of an object's history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryView {
+    /// The store's revision.
+    pub revision: u64,
+    /// When, Unix milliseconds.
+    pub time_ms: u64,
+    /// Who.
+    pub who: String,
+    /// The request it came with.
+    #[serde(default)]
+    pub cid: Option<String>,
+    /// The object after it; absent: removed.
+    #[serde(default)]
+    pub object: Option<ObjectView>,
+}
+
+/// `POST /v1/secrets/{name}`: keeps a shared secret.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRequest {
+    /// The value.
+    pub value: crate::objects::SecretText,
 }
 
 /// One change as a person writes it.
@@ -168,6 +256,12 @@ pub struct ChangedObject {
     pub name: ObjectName,
     /// `created`, `changed` or `deleted`.
     pub what: String,
+    /// The spec before, without secrets; absent if it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<serde_json::Value>,
+    /// The spec after, without secrets; absent if it was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<serde_json::Value>,
 }
 
 /// A generated secret.
@@ -190,6 +284,39 @@ pub struct DeployRequest {
     /// Check only.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// `POST /v1/ide-deploy`: what an editor sent to the channel port.  Only on the socket, for `arsrv`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdeDeployRequest {
+    /// The user that the core has authenticated.
+    pub user: String,
+    /// The file's name; folders before it are passed over.
+    pub payload_name: String,
+    /// The source in base64.
+    pub payload: String,
+}
+
+/// `GET /v1/deployments`: a deployed module without its source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ModuleInfo {
+    /// The module.
+    pub name: String,
+    /// Its file.
+    pub file_name: String,
+    /// The version that serves.
+    pub version: u64,
+    /// SHA-256 of the source.
+    pub sha256: String,
+    /// When it was deployed, Unix milliseconds.
+    pub time_ms: u64,
+    /// Who.
+    pub who: String,
+    /// How it came.
+    pub origin: String,
+    /// The services in it.
+    pub services: Vec<String>,
 }
 
 /// What was deployed.
@@ -275,6 +402,49 @@ pub struct NodeStatus {
     pub arldb: Option<crate::arldb::Status>,
 }
 
+/// The query of `GET /v1/audit` and `GET /v1/audit/export`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditQuery {
+    /// Only what this one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// Only this call, for example `object_put`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// Only what begins with this, for example `Channel/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Only `done`, `refused` or `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// Only this request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cid: Option<String>,
+    /// Only from this moment on, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// Only up to this moment, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
+    /// Only entries before this number: the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+    /// At most this many entries, 1 to 1000; default 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most: Option<u32>,
+}
+
+/// `GET /v1/audit`: entries, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AuditPage {
+    /// The entries.
+    pub entries: Vec<AuditEntry>,
+    /// What `before` of the next page is; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
 /// `GET /v1/audit`: one entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditEntry {
@@ -303,4 +473,25 @@ pub struct AuditEntry {
     /// The object after, without secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<serde_json::Value>,
+}
+
+/// Calls the admin API on `arwadm.sock`, as a service of the same box.
+#[derive(Debug, Clone)]
+pub struct Client(pub crate::client::UnixClient);
+
+impl Client {
+    /// A client at the socket `arwadm.sock` of the runtime folder, for the service `service`, with 90 s for
+    /// each call.
+    pub fn in_runtime_dir(dir: &std::path::Path, service: &'static str) -> Self {
+        let client = crate::client::UnixClient::new("arwadm", dir.join("arwadm.sock"));
+        Self(client.with_service(service).with_limit(std::time::Duration::from_secs(90)))
+    }
+
+    /// `POST /v1/ide-deploy`: fails with code `refused` where the source does not load.
+    pub async fn ide_deploy(
+        &self,
+        request: &IdeDeployRequest,
+    ) -> Result<DeployAnswer, crate::client::ClientError> {
+        self.0.post("/v1/ide-deploy", request).await
+    }
 }

@@ -83,12 +83,22 @@ pub struct UnixClient {
     socket: PathBuf,
     limit: Duration,
     cid: Option<String>,
+    caller: Option<&'static str>,
 }
+
+/// The header in which a service of the same box says who it is.
+pub const SERVICE_HEADER: &str = "X-ARINT-Service";
 
 impl UnixClient {
     /// A client of `service` at `socket`, with 30 s for each call.
     pub fn new(service: &'static str, socket: impl Into<PathBuf>) -> Self {
-        Self { service, socket: socket.into(), limit: Duration::from_secs(30), cid: None }
+        Self {
+            service,
+            socket: socket.into(),
+            limit: Duration::from_secs(30),
+            cid: None,
+            caller: None,
+        }
     }
 
     /// The same with another time limit for each call.
@@ -102,6 +112,13 @@ impl UnixClient {
     #[must_use]
     pub fn with_cid(mut self, cid: impl Into<String>) -> Self {
         self.cid = Some(cid.into());
+        self
+    }
+
+    /// The same, saying with each call that the service `caller` makes it.
+    #[must_use]
+    pub fn with_service(mut self, caller: &'static str) -> Self {
+        self.caller = Some(caller);
         self
     }
 
@@ -183,6 +200,9 @@ impl UnixClient {
             .header(http::header::CONTENT_TYPE, "application/json");
         if let Some(cid) = &self.cid {
             request = request.header("X-Zato-CID", cid);
+        }
+        if let Some(caller) = self.caller {
+            request = request.header(SERVICE_HEADER, caller);
         }
         let request =
             request.body(Full::new(Bytes::from(bytes))).map_err(|source| self.broken(source))?;
