@@ -11,6 +11,7 @@
 
 pub mod call;
 pub mod config;
+pub mod pool;
 pub mod world;
 
 pub use config::Config;
