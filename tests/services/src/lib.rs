@@ -1,1 +1,1 @@
-//! Real binaries on loopback, several services.
+//! Real binaries on loopback, several services: one file per behaviour in `tests/`.
