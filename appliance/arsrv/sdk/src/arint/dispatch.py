@@ -1,0 +1,76 @@
+"""Joins the threads (`runtime`) with the services (`plan`, `life`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from arint import call as calls
+from arint import jsons, life, userconfig
+from arint.plan import Plan
+from arint.runtime import Runtime
+
+#: The services of this worker, by name.
+plans: dict[str, Plan] = {}
+#: Names of services that are switched off.
+inactive: frozenset[str] = frozenset()
+
+
+def install(there: Runtime, loaded: dict[str, Plan], hello: dict[str, Any]) -> None:
+    """Sets the worker up to run these services."""
+    plans.clear()
+    plans.update(loaded)
+    _set_inactive(hello)
+
+    def make_call(ident: int, payload: bytes | memoryview) -> calls.Call | None:
+        call, meta = calls.from_frame(plans, ident, payload)
+        if call is None:
+            name = meta["service"]
+            document = {
+                "status": 404,
+                "headers": {},
+                "error": {"details": None, "type": "KeyError", "message": f"no service `{name}` in this worker"},
+            }
+            there.send_result(ident, jsons.dumps(document).encode("utf-8"), b"")
+        return call
+
+    there.make_call = make_call
+    there.run_call = life.run_call
+    there.take_config = _take_config
+    there.start_coroutine = _start_coroutine
+    if any(plan.is_async for plan in loaded.values()):
+        from arint import aio
+
+        aio.start(there)
+
+
+def _start_coroutine(call: calls.Call) -> None:
+    from arint import aio
+
+    aio.run(call)
+
+
+def _set_inactive(document: dict[str, Any]) -> None:
+    global inactive
+    inactive = frozenset(document.get("inactive") or ())
+
+
+def _take_config(document: dict[str, Any]) -> None:
+    if "inactive" in document:
+        _set_inactive(document)
+    userconfig.replace(document.get("user_config", {}))
+
+
+def described(plan: Plan) -> dict[str, Any]:
+    """A service as READY tells the core."""
+    return {
+        "name": plan.name,
+        "module": plan.module,
+        "class": plan.cls.__name__,
+        "line": plan.line,
+        "summary": plan.doc.partition("\n")[0],
+        "doc": plan.doc,
+        "is_async": plan.is_async,
+        "verbs": sorted(plan.verbs),
+        "input": plan.input.schema() if plan.input is not None else None,
+        "output": plan.output.schema() if plan.output is not None else None,
+    }
