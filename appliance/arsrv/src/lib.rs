@@ -12,6 +12,7 @@
 pub mod call;
 pub mod config;
 pub mod pool;
+pub mod worker;
 pub mod world;
 
 pub use config::Config;

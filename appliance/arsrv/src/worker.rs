@@ -1,0 +1,2 @@
+//! One Python worker process.
+pub mod frame;
