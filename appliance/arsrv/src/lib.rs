@@ -12,6 +12,7 @@
 pub mod call;
 pub mod config;
 pub mod pool;
+pub mod sandbox;
 pub mod worker;
 pub mod world;
 
