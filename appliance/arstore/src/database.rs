@@ -331,9 +331,9 @@ where
     fn answer(self: Box<Self>, fate: Result<(), StoreError>) {
         let Self { result, then, caller, .. } = *self;
         let result = match (result, fate) {
-            // Its own reason says more than that of the commit.
-            (Some(Err(own)), _) => Err(own),
+            // Its own reason may rest on what others did in the same commit.
             (_, Err(fault)) => Err(fault.into()),
+            (Some(Err(own)), Ok(())) => Err(own),
             (Some(Ok(done)), Ok(())) => {
                 then(&done);
                 Ok(done)
