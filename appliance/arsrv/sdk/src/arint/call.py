@@ -55,7 +55,6 @@ class Call:
         "_http",
         "cancelled",
         "slot",
-        "response",
     )
 
     def __init__(
@@ -80,9 +79,14 @@ class Call:
         self.http_raw = http_raw
         #: The bytes that came, or None when `raw` is an object of this process.
         self.body = body
+        #: The body as the service sees it, and read by its data format; see `parse`.
+        self.raw: Any = None
+        self.parsed: Any = None
         self.has_parsed = False
         self._http: dict[str, Any] | None = None
         self.cancelled = False
+        #: Its place in the slots file, where it runs as a coroutine.
+        self.slot = 0
 
     @classmethod
     def local(cls, outer: Any, plan: Any, cid: str, channel: str, data_format: str, payload: Any) -> Call:

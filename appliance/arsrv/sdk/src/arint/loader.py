@@ -136,7 +136,7 @@ def _services_of(module: ModuleType, entry: dict[str, Any]) -> list[Plan]:
     name, file = entry["name"], entry["file"]
     only = entry.get("names")
     lines = _class_lines(module)
-    plans = []
+    plans: list[Plan] = []
     for cls in list(vars(module).values()):
         if not isinstance(cls, type) or not issubclass(cls, Service) or cls.__module__ != module.__name__:
             continue

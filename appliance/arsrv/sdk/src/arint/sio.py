@@ -405,6 +405,9 @@ class DictList(Dict):
 class _Below(ValueError):
     """Something below the element; `path` leads to it."""
 
+    path: str
+    text: str
+
     def __init__(self, name: str, inner: ValueError) -> None:
         path = name
         text = str(inner)

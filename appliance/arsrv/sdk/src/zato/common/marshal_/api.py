@@ -1,0 +1,5 @@
+"""Models."""
+
+from arint.model import Model, ModelCtx, ModelValidationError, dataclass
+
+__all__ = ["Model", "ModelCtx", "ModelValidationError", "dataclass"]

@@ -1,0 +1,6 @@
+"""What `self.lock` raises."""
+
+from arint.errors import LockTimeout
+from arint.lock import Lock
+
+__all__ = ["Lock", "LockTimeout"]
