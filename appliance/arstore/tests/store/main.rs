@@ -1,0 +1,5 @@
+//! Databases and small files as their users meet them.
+
+mod databases;
+mod documents;
+mod files;
