@@ -130,3 +130,6 @@ fn set_fact(tx: &Tx<'_>, name: &str, value: &str) -> Result<(), StoreError> {
     )?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,3 +70,6 @@ pub(crate) fn decode(
         Spec::parse(kind, name.as_str(), spec).map_err(|source| StateError::Spec { source })?;
     Ok(Object { kind, name, spec, revision, created_ms, changed_ms, changed_by })
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,3 +112,6 @@ fn line(event: &WatchEvent) -> Option<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

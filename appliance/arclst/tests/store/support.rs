@@ -1,10 +1,6 @@
 //! A real store on a socket in a temporary folder.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot be set up has to end")]
-#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
-
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use arapi::arclst::{Change, Client, Committed, Expect, Transaction};
 use arapi::objects::SecretText;
@@ -146,13 +142,4 @@ pub(crate) fn counter(of: &str, value: u64) -> Change {
 
 pub(crate) fn counter_if(of: &str, value: u64, expect: Expect) -> Change {
     put_if(Kind::UserConfig, of, json!({"sections": {"n": {"n": value.to_string()}}}), expect)
-}
-
-/// Waits until `state` says yes.
-pub(crate) async fn wait_for(what: &str, mut state: impl AsyncFnMut() -> bool) {
-    let started = Instant::now();
-    while !state().await {
-        assert!(started.elapsed() < Duration::from_secs(20), "waited 20 s for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

@@ -4,8 +4,8 @@ use crate::support::{
     Store, answer_of, channel, counter, counter_if, delete, name, put, put_if, put_secret,
     security, transaction,
 };
+use arapi::Kind;
 use arapi::arclst::{Change, Expect};
-use arapi::{ClientError, Kind};
 use serde_json::json;
 
 fn said(code: &str, sentence: &str) -> (String, String) {
@@ -298,11 +298,4 @@ async fn the_socket_is_for_this_user_and_the_group_of_the_services() {
     assert_eq!(mode(&store.dir.path().join("arclst.sock")), 0o660);
     assert_eq!(mode(&store.database()), 0o600);
     assert_eq!(mode(&store.dir.path().join("state/objects.sqlite-wal")), 0o600);
-}
-
-#[tokio::test]
-async fn the_log_of_the_process_is_served() {
-    let store = Store::new().await;
-    let answer = store.client.0.stream::<serde_json::Value>("/v1/logs").await;
-    assert!(!matches!(answer, Err(ClientError::Answer { .. })));
 }
