@@ -82,7 +82,7 @@ class Core:
         os.close(fd)
         self.stdout = tempfile.TemporaryFile()
         self.stderr = tempfile.TemporaryFile()
-        env = dict(os.environ, PYTHONPATH=str(SRC))
+        env = dict(os.environ, PYTHONPATH=str(SRC), TZ="UTC")
         self.started_at = time.perf_counter()
         self.process = subprocess.Popen(
             [python, "-X", "utf8", "-m", "arint.worker"],
