@@ -7,7 +7,7 @@ SDK := appliance/arsrv/sdk
 PYTHON = $$(scripts/python-env.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-sdk check format lint docs bench dist
+.PHONY: help run test test-rust test-sdk check format lint docs bench fuzz dist
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ docs: ## the Rust documentation, without warnings
 bench: ## figures beside the named peers (release build; ONLY=name for one)
 	@scripts/setup.sh bench
 	@ARINT_PYTHON=$(PYTHON) && export ARINT_PYTHON && cargo build --release --quiet --package arint --package bench && exec "$(CARGO_TARGET_DIR)/release/bench" $(ONLY)
+
+fuzz: ## a minute of random input for each of our own parsers
+	@BOLERO_RANDOM_TEST_TIME_MS=60000 BOLERO_RANDOM_ITERATIONS=1000000000 cargo test --package fuzz
 
 dist: ## release notes from the change fragments
 	@cargo run --quiet --package xtask -- notes

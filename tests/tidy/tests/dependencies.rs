@@ -23,10 +23,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tidy", &[]),
     ("services", &[]),
     ("bench", &["artest"]),
+    ("fuzz", &[]),
 ];
 
 /// What tests may use on top.
-const TEST_EDGES: &[(&str, &[&str])] = &[("services", &["arapi"])];
+const TEST_EDGES: &[(&str, &[&str])] =
+    &[("services", &["arapi"]), ("fuzz", &["arapi", "arkvd", "arproxy", "arsrv"])];
 
 /// Engines that stay in one crate each.
 const ENGINES: &[(&str, &[&str])] = &[

@@ -1,0 +1,87 @@
+//! Any bytes at all: a parser answers or refuses, and never panics; what it accepts it can write again.
+
+use arapi::names::{Cid, Kind, ObjectName};
+use arapi::objects::Spec;
+use bolero::check;
+
+#[test]
+fn resp_requests() {
+    let limits = arkvd::resp::Limits::default();
+    check!().for_each(|bytes: &[u8]| {
+        arkvd::resp::parse_request(bytes, &limits).ok();
+    });
+}
+
+#[test]
+fn resp_requests_survive_being_written() {
+    let limits = arkvd::resp::Limits::default();
+    check!().with_type::<Vec<Vec<u8>>>().for_each(|args| {
+        if args.is_empty() {
+            return;
+        }
+        let mut written = bytes::BytesMut::new();
+        arkvd::resp::encode_request(args, &mut written);
+        let request = arkvd::resp::parse_request(&written, &limits).unwrap().unwrap();
+        assert!(request.args.iter().map(|arg| arg.as_ref()).eq(args.iter().map(Vec::as_slice)));
+    });
+}
+
+#[test]
+fn resp_replies() {
+    check!().for_each(|bytes: &[u8]| {
+        arkvd::resp::decode_reply(bytes).ok();
+    });
+}
+
+#[test]
+fn worker_frames() {
+    check!().for_each(arsrv::worker::frame::fuzz);
+}
+
+#[test]
+fn worker_texts_are_valid_json() {
+    check!().with_type::<String>().for_each(|text| {
+        let mut written = Vec::new();
+        arsrv::worker::frame::put_json_string(&mut written, text);
+        assert_eq!(&serde_json::from_slice::<String>(&written).unwrap(), text);
+    });
+}
+
+#[test]
+fn trace_headers() {
+    check!().for_each(|bytes: &[u8]| {
+        arproxy::trace::is_traceparent(bytes);
+        arproxy::trace::is_cid(bytes);
+    });
+}
+
+#[test]
+fn names_and_ids() {
+    check!().with_type::<String>().for_each(|text| {
+        if let Ok(name) = ObjectName::parse(text) {
+            assert_eq!(name.as_str(), text);
+        }
+        Cid::parse(text).ok();
+        text.parse::<Kind>().ok();
+    });
+}
+
+#[test]
+fn specs_of_every_kind() {
+    check!().for_each(|bytes: &[u8]| {
+        let Ok(written) = serde_json::from_slice::<serde_json::Value>(bytes) else { return };
+        for kind in Kind::ALL {
+            if let Ok(spec) = Spec::parse(*kind, "x", written.clone()) {
+                assert_eq!(Spec::parse(*kind, "x", spec.to_json()).unwrap(), spec);
+            }
+        }
+    });
+}
+
+#[test]
+fn channel_paths() {
+    check!().with_type::<String>().for_each(|path| {
+        let written = serde_json::json!({"url_path": path, "service": "s"});
+        Spec::parse(Kind::Channel, "x", written).ok();
+    });
+}
