@@ -1,0 +1,242 @@
+//! Every route of the admin API.  The router, the OpenAPI document and the coverage test are made from this table.
+
+use arapi::arwadm as wire;
+use arapi::objects::{HttpMethod, Permission};
+use axum::routing::{MethodRouter, delete, get, post, put};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use crate::api;
+use crate::server::App;
+
+/// Who may make a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anyone.
+    Public,
+    /// Anyone who is logged in.
+    LoggedIn,
+    /// Who has the permission.
+    Needs(Permission),
+    /// Who has one of `develop`, `configure` and `access`; which one depends on the kinds that are changed.
+    ByKind,
+    /// A service of the same box, on the socket.
+    Service,
+}
+
+/// One row.
+#[derive(Clone, Copy)]
+pub struct Route {
+    /// The method.
+    pub method: HttpMethod,
+    /// The path.
+    pub path: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// Its name: the operation's id and the action in the audit log.
+    pub name: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    /// Largest body, bytes.
+    pub(crate) limit: usize,
+    /// The forms of what goes in and out.
+    pub(crate) form: Form,
+    pub(crate) handler: fn() -> MethodRouter<App>,
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} ({})", self.method.as_str(), self.path, self.name)
+    }
+}
+
+impl Route {
+    /// Whether it changes anything; every attempt at that is in the audit log.
+    pub fn is_change(&self) -> bool {
+        self.method != HttpMethod::Get
+    }
+
+    /// Whether it is answered before the box is claimed.
+    pub(crate) fn before_claim(&self) -> bool {
+        self.path == "/v1/claim"
+    }
+}
+
+type Make = fn(&mut SchemaGenerator) -> Schema;
+
+/// The forms of what goes in and out of a call.
+#[derive(Clone, Copy)]
+pub(crate) struct Form {
+    pub(crate) query: Option<Make>,
+    pub(crate) body: Option<Make>,
+    pub(crate) answer: Out,
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy)]
+pub(crate) enum Out {
+    /// One JSON document.
+    Json(Make),
+    /// JSON documents, one a line.
+    Lines(Make),
+}
+
+fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+const fn out<T: JsonSchema>() -> Form {
+    Form { query: None, body: None, answer: Out::Json(schema::<T>) }
+}
+
+const fn lines<T: JsonSchema>() -> Form {
+    Form { query: None, body: None, answer: Out::Lines(schema::<T>) }
+}
+
+impl Form {
+    const fn query<T: JsonSchema>(mut self) -> Self {
+        self.query = Some(schema::<T>);
+        self
+    }
+
+    const fn body<T: JsonSchema>(mut self) -> Self {
+        self.body = Some(schema::<T>);
+        self
+    }
+}
+
+/// For calls that carry names and passwords.
+const SMALL: usize = 64 * 1024;
+/// For objects and payloads.
+const LARGE: usize = 16 * 1024 * 1024;
+/// For sources.
+const SOURCES: usize = 64 * 1024 * 1024;
+
+/// The table.
+#[rustfmt::skip]
+pub const ROUTES: &[Route] = &[
+    Route { method: HttpMethod::Get, path: "/openapi.json", access: Access::Public, name: "openapi",
+        summary: "This document.",
+        limit: SMALL, form: out::<serde_json::Value>(), handler: || get(api::openapi) },
+    Route { method: HttpMethod::Get, path: "/v1/claim", access: Access::Public, name: "claim_info",
+        summary: "Says whether the box is claimed, and who it is.",
+        limit: SMALL, form: out::<wire::ClaimInfo>(), handler: || get(api::claim_info) },
+    Route { method: HttpMethod::Post, path: "/v1/claim", access: Access::Public, name: "claim",
+        summary: "Makes the first admin, once, with the code that the box shows.",
+        limit: SMALL, form: out::<wire::TokenAnswer>().body::<wire::ClaimRequest>(), handler: || post(api::claim) },
+    Route { method: HttpMethod::Post, path: "/v1/login", access: Access::Public, name: "login",
+        summary: "Gives a token for a user's password.",
+        limit: SMALL, form: out::<wire::TokenAnswer>().body::<wire::LoginRequest>(), handler: || post(api::login) },
+    Route { method: HttpMethod::Post, path: "/v1/logout", access: Access::LoggedIn, name: "logout",
+        summary: "Ends the token this call is made with.",
+        limit: SMALL, form: out::<wire::Done>(), handler: || post(api::logout) },
+    Route { method: HttpMethod::Get, path: "/v1/whoami", access: Access::LoggedIn, name: "whoami",
+        summary: "Says who the caller is and what he may do.",
+        limit: SMALL, form: out::<wire::WhoAmI>(), handler: || get(api::whoami) },
+    Route { method: HttpMethod::Get, path: "/v1/tokens", access: Access::LoggedIn, name: "token_list",
+        summary: "Lists the caller's tokens; with permission `access`, everybody's.",
+        limit: SMALL, form: out::<Vec<wire::TokenInfo>>(), handler: || get(api::token_list) },
+    Route { method: HttpMethod::Post, path: "/v1/tokens", access: Access::LoggedIn, name: "token_create",
+        summary: "Makes a long-lived token for the caller.",
+        limit: SMALL, form: out::<wire::TokenAnswer>().body::<wire::TokenRequest>(), handler: || post(api::token_create) },
+    Route { method: HttpMethod::Delete, path: "/v1/tokens/{name}", access: Access::LoggedIn, name: "token_revoke",
+        summary: "Ends one of the caller's tokens; with permission `access`, anybody's.",
+        limit: SMALL, form: out::<wire::Done>(), handler: || delete(api::token_revoke) },
+    Route { method: HttpMethod::Post, path: "/v1/password", access: Access::LoggedIn, name: "password_change",
+        summary: "Changes the caller's own password; his other tokens end.",
+        limit: SMALL, form: out::<wire::Done>().body::<wire::OwnPasswordRequest>(), handler: || post(api::password_change) },
+    Route { method: HttpMethod::Post, path: "/v1/users/{name}/password", access: Access::Needs(Permission::Access), name: "password_set",
+        summary: "Sets a user's password; his tokens end.",
+        limit: SMALL, form: out::<wire::Done>().body::<wire::PasswordRequest>(), handler: || post(api::password_set) },
+    Route { method: HttpMethod::Get, path: "/v1/objects", access: Access::Needs(Permission::Read), name: "object_list_all",
+        summary: "Lists every object; sources of modules are left out.",
+        limit: SMALL, form: out::<wire::ObjectList>(), handler: || get(api::object_list_all) },
+    Route { method: HttpMethod::Get, path: "/v1/objects/{kind}", access: Access::Needs(Permission::Read), name: "object_list",
+        summary: "Lists the objects of one kind; sources of modules are left out.",
+        limit: SMALL, form: out::<wire::ObjectList>(), handler: || get(api::object_list) },
+    Route { method: HttpMethod::Get, path: "/v1/objects/{kind}/{name}", access: Access::Needs(Permission::Read), name: "object_get",
+        summary: "Gives one object; its revision is the `ETag`.",
+        limit: SMALL, form: out::<wire::ObjectView>(), handler: || get(api::object_get) },
+    Route { method: HttpMethod::Put, path: "/v1/objects/{kind}/{name}", access: Access::ByKind, name: "object_put",
+        summary: "Makes or replaces one object.",
+        limit: LARGE, form: out::<wire::TransactionAnswer>().body::<wire::PutRequest>(), handler: || put(api::object_put) },
+    Route { method: HttpMethod::Delete, path: "/v1/objects/{kind}/{name}", access: Access::ByKind, name: "object_delete",
+        summary: "Removes one object.",
+        limit: SMALL, form: out::<wire::TransactionAnswer>(), handler: || delete(api::object_delete) },
+    Route { method: HttpMethod::Post, path: "/v1/transactions", access: Access::ByKind, name: "transaction",
+        summary: "Makes many changes, accepted only whole.",
+        limit: LARGE, form: out::<wire::TransactionAnswer>().body::<wire::TransactionRequest>(), handler: || post(api::transaction) },
+    Route { method: HttpMethod::Get, path: "/v1/history/{kind}/{name}", access: Access::Needs(Permission::Read), name: "object_history",
+        summary: "Lists what became of one object, newest first; at most `most` entries (default 50).",
+        limit: SMALL, form: out::<Vec<wire::HistoryView>>().query::<api::HistoryQuery>(), handler: || get(api::object_history) },
+    Route { method: HttpMethod::Get, path: "/v1/secrets", access: Access::Needs(Permission::Configure), name: "secret_list",
+        summary: "Lists the names of the secrets; values are never shown.",
+        limit: SMALL, form: out::<Vec<String>>(), handler: || get(api::secret_list) },
+    Route { method: HttpMethod::Post, path: "/v1/secrets/{name}", access: Access::Needs(Permission::Configure), name: "secret_put",
+        summary: "Keeps a shared secret.",
+        limit: SMALL, form: out::<wire::Done>().body::<wire::SecretRequest>(), handler: || post(api::secret_put) },
+    Route { method: HttpMethod::Delete, path: "/v1/secrets/{name}", access: Access::Needs(Permission::Configure), name: "secret_delete",
+        summary: "Removes a shared secret that nothing refers to.",
+        limit: SMALL, form: out::<wire::Done>(), handler: || delete(api::secret_delete) },
+    Route { method: HttpMethod::Post, path: "/v1/securities/{name}/reset", access: Access::Needs(Permission::Configure), name: "security_reset",
+        summary: "Makes a new secret for a Security and shows it once.",
+        limit: SMALL, form: out::<wire::TransactionAnswer>(), handler: || post(api::security_reset) },
+    Route { method: HttpMethod::Get, path: "/v1/deployments", access: Access::Needs(Permission::Read), name: "deployment_list",
+        summary: "Lists the deployed modules with their services.",
+        limit: SMALL, form: out::<Vec<wire::ModuleInfo>>(), handler: || get(api::deployment_list) },
+    Route { method: HttpMethod::Post, path: "/v1/deployments", access: Access::Needs(Permission::Develop), name: "deploy",
+        summary: "Deploys files together; answers once they are live, or 422 with file, line and reason.",
+        limit: SOURCES, form: out::<wire::DeployAnswer>().body::<wire::DeployRequest>(), handler: || post(api::deploy) },
+    Route { method: HttpMethod::Get, path: "/v1/deployments/{module}", access: Access::Needs(Permission::Read), name: "deployment_versions",
+        summary: "Lists the versions of a module, newest first.",
+        limit: SMALL, form: out::<Vec<wire::ModuleVersion>>(), handler: || get(api::deployment_versions) },
+    Route { method: HttpMethod::Delete, path: "/v1/deployments/{module}", access: Access::Needs(Permission::Develop), name: "undeploy",
+        summary: "Removes a module with its services.",
+        limit: SMALL, form: out::<wire::DeployAnswer>(), handler: || delete(api::undeploy) },
+    Route { method: HttpMethod::Post, path: "/v1/deployments/{module}/rollback", access: Access::Needs(Permission::Develop), name: "rollback",
+        summary: "Deploys an earlier version of a module again.",
+        limit: SMALL, form: out::<wire::DeployAnswer>().body::<wire::RollbackRequest>(), handler: || post(api::rollback) },
+    Route { method: HttpMethod::Post, path: "/v1/ide-deploy", access: Access::Service, name: "ide_deploy",
+        summary: "Deploys what an editor sent to the channel port.",
+        limit: SOURCES, form: out::<wire::DeployAnswer>().body::<wire::IdeDeployRequest>(), handler: || post(api::ide_deploy) },
+    Route { method: HttpMethod::Get, path: "/v1/status", access: Access::Needs(Permission::Read), name: "status",
+        summary: "Says how the whole box is.",
+        limit: SMALL, form: out::<wire::NodeStatus>(), handler: || get(api::status) },
+    Route { method: HttpMethod::Post, path: "/v1/services/{name}/invoke", access: Access::Needs(Permission::Operate), name: "service_invoke",
+        summary: "Invokes a service by hand.",
+        limit: LARGE, form: out::<arapi::arsrv::InvokeResponse>().body::<wire::InvokeBody>(), handler: || post(api::service_invoke) },
+    Route { method: HttpMethod::Post, path: "/v1/outgoing/{name}/ping", access: Access::Needs(Permission::Operate), name: "outgoing_ping",
+        summary: "Pings what an outgoing connection leads to.",
+        limit: SMALL, form: out::<arapi::arsrv::PingResult>(), handler: || post(api::outgoing_ping) },
+    Route { method: HttpMethod::Get, path: "/v1/logs", access: Access::Needs(Permission::Logs), name: "log_list",
+        summary: "Gives log lines of every part of the box, and goes on with new ones if asked to.",
+        limit: SMALL, form: lines::<arapi::logs::LogLine>().query::<arapi::logs::LogQuery>(), handler: || get(api::log_list) },
+    Route { method: HttpMethod::Get, path: "/v1/audit", access: Access::Needs(Permission::Audit), name: "audit_list",
+        summary: "Gives a page of the audit log, newest first.",
+        limit: SMALL, form: out::<wire::AuditPage>().query::<wire::AuditQuery>(), handler: || get(api::audit_list) },
+    Route { method: HttpMethod::Get, path: "/v1/audit/export", access: Access::Needs(Permission::Audit), name: "audit_export",
+        summary: "Gives every entry of the audit log that fits, newest first.",
+        limit: SMALL, form: lines::<wire::AuditEntry>().query::<wire::AuditQuery>(), handler: || get(api::audit_export) },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_has_a_name_and_a_place_of_its_own() {
+        let names: BTreeSet<&str> = ROUTES.iter().map(|route| route.name).collect();
+        assert_eq!(names.len(), ROUTES.len());
+        let places: BTreeSet<(&str, &str)> =
+            ROUTES.iter().map(|route| (route.method.as_str(), route.path)).collect();
+        assert_eq!(places.len(), ROUTES.len());
+    }
+
+    #[test]
+    fn only_these_calls_are_open_to_strangers() {
+        let public = ROUTES.iter().filter(|route| route.access == Access::Public);
+        let names: Vec<&str> = public.map(|route| route.name).collect();
+        assert_eq!(names, ["openapi", "claim_info", "claim", "login"]);
+    }
+}
