@@ -335,6 +335,16 @@ def test_a_body_that_is_not_json_is_refused_before_the_service_runs(core: Core, 
     assert (result.status, result.details) == (400, details)
 
 
+@pytest.mark.parametrize("depth", [5_000, 100_000])
+@pytest.mark.parametrize("pair", ["[]", ('{"a":', "}")])
+def test_a_deeply_nested_body_is_refused_or_read_and_never_a_crash(core: Core, depth: int, pair: Any) -> None:
+    """How deep is too deep depends on the Python; the worker survives either way."""
+    result = core.call("orders.silent", pair[0] * depth + ("1" if pair != "[]" else "") + pair[1] * depth)
+    assert result.status == 200 or result.details == "the request body is nested too deeply"
+    assert depth < 100_000 or result.status == 400
+    core.ping(depth)
+
+
 def test_bunchified_is_a_deep_copy(core: Core) -> None:
     """Rank 15."""
     out = core.call("legacy.bunchified", {"customer": {"name": "Ann"}, "items_": [{"a": 1}]}).json()

@@ -186,6 +186,24 @@ def switches(core: Core) -> int:
     return total
 
 
+def test_threads_that_are_idle_for_long_end(deploy: Any) -> None:
+    """And their places are free again."""
+    hurry = "from arint import runtime\nruntime._IDLE_THREAD_S = 0.05\n"
+    core = deploy(hurry=hurry, faults=(SERVICES / "faults.py").read_text())
+    waiting = [core.begin("faults.wait") for _ in range(6)]
+    wait_for_slots(core, set(waiting))
+    assert thread_count(core) >= 7
+    core.call("faults.open", "6")
+    for ident in waiting:
+        core.end(ident)
+    for _ in range(400):
+        if thread_count(core) <= 3:
+            break
+        threading.Event().wait(0.025)
+    assert thread_count(core) <= 3, "the main thread, the leader, and at most one on its way out"
+    assert core.call("faults.print").status == 200
+
+
 def test_bodies_larger_than_any_buffer_pass_both_ways(core: Core) -> None:
     """Short writes, and frames of their own size."""
     text = "x" * 3_000_000

@@ -119,6 +119,8 @@ class Call:
                 self.parsed = jsons.loads(text)
             except jsons.JSONDecodeError as exc:
                 raise BadRequest(self.cid, f"the request body is not JSON: {exc}", True) from None
+            except RecursionError:
+                raise BadRequest(self.cid, "the request body is nested too deeply", True) from None
             self.raw = self.parsed if data_format == "dict" else BodyText(text)
             return
         raw = _text_or_bytes(body)
@@ -168,6 +170,8 @@ def _json(text: str) -> Any:
         return jsons.loads(text)
     except jsons.JSONDecodeError as exc:
         raise BadRequest(None, f"the request body is not JSON: {exc}", True) from None
+    except RecursionError:
+        raise BadRequest(None, "the request body is nested too deeply", True) from None
 
 
 def _text_or_bytes(body: bytes) -> Any:

@@ -71,6 +71,8 @@ def _make(config: dict[str, Any] | None) -> Any:
         # The plain protocol, and no introduction by name and version.
         "protocol": 2,
         "driver_info": None,
+        # Every thread of the worker may hold one.
+        "max_connections": 2048,
     }
     if config.get("unix_socket_path"):
         options["unix_socket_path"] = config["unix_socket_path"]

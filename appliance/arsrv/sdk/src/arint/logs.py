@@ -24,9 +24,12 @@ class FrameHandler(logging.Handler):
         super().__init__()
         self._runtime = runtime
 
-    def createLock(self) -> None:
-        # The runtime's own lock keeps frames whole; formatting needs none.
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> Any:
+        # Without the handler's lock: the runtime's own keeps frames whole, and formatting needs none.
+        kept = self.filter(record)
+        if kept:
+            self.emit(kept if isinstance(kept, logging.LogRecord) else record)
+        return kept
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
