@@ -42,6 +42,9 @@ pub struct Config {
     pub worker_writable: Vec<PathBuf>,
     /// Whether workers may open network connections of their own; default true, because existing services do.
     pub worker_network: bool,
+    /// The executable that has the subcommand `worker-exec`; not in the file: tests run in another one.
+    #[serde(skip)]
+    pub worker_exec: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -65,6 +68,7 @@ impl Default for Config {
             worker_uid: 64_600,
             worker_writable: Vec::new(),
             worker_network: true,
+            worker_exec: None,
         }
     }
 }

@@ -1,25 +1,73 @@
 //! The pool of workers: gets calls run, whatever becomes of the workers.
 //!
-//! The doors see [`Pool`] and nothing of what is behind it.
+//! [`Pool`] is all that the doors see.  Behind it: `table` says which services there are, `group` which worker takes
+//! a call, `keeper` follows what is configured and keeps the groups at their strength, `launch` starts workers,
+//! `requests` answers what services ask for.  docs/decisions/0005-worker-isolation.md has the reasons.
+//!
+//! **Invariant:** a call ends at the latest a moment after its deadline, and user code is run a second time for it
+//! only if it is idempotent and its worker died under it.
 
-use std::sync::Arc;
+mod group;
+mod keeper;
+mod launch;
+mod requests;
+mod stats;
+mod table;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use arapi::arsrv::{CheckRequest, CheckVerdict, FoundService, ServiceStatus, WorkerStatus};
 use arbase::Stop;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use self::group::{Group, Load, Place};
+use self::keeper::Event;
+use self::launch::Launcher;
+use self::stats::Stats;
+use self::table::{Entry, Table};
 use crate::call::{Call, Calling, Failure, Invoker, Outcome, Outside};
 use crate::config::Config;
+use crate::worker::{Ended, Sending, Unsent, Worker};
 use crate::world::{Progress, World};
 
 /// The name under which the workers report to [`Progress`].
 pub const RECONCILER: &str = "workers";
 
+/// What callers that find no place are told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Services that may wait for one another in a row.
+const DEEPEST: u16 = 64;
+
 /// Gets calls run.  Clones are the same pool.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
 
-struct Inner {}
+pub(crate) struct Inner {
+    config: Arc<Config>,
+    outside: Arc<dyn Outside>,
+    worlds: watch::Receiver<Arc<World>>,
+    table: RwLock<Arc<Table>>,
+    /// Told when the table was replaced.
+    new_table: watch::Sender<()>,
+    /// Calls that wait for a place.
+    waiting: AtomicUsize,
+    /// Calls under way.
+    active: AtomicUsize,
+    stats: Mutex<HashMap<Arc<str>, Arc<Stats>>>,
+    groups: Mutex<BTreeMap<String, Arc<Group>>>,
+    /// Services under quarantine, until when.
+    quarantine: Mutex<HashMap<Arc<str>, Instant>>,
+    /// Every worker that lives, with its group.
+    workers: Mutex<Vec<(String, Arc<Worker>)>>,
+    problems: Mutex<BTreeMap<String, String>>,
+    launcher: watch::Sender<Option<Arc<Launcher>>>,
+    events: mpsc::UnboundedSender<Event>,
+    warm: keeper::Warm,
+    stopped: watch::Sender<bool>,
+}
 
 /// How the workers and their services are.
 #[derive(Debug, Clone, Default)]
@@ -42,42 +90,313 @@ impl Pool {
         progress: Progress,
         stop: Stop,
     ) -> Self {
-        drop((config, outside, worlds, progress, stop));
-        Self(Arc::new(Inner {}))
+        let (events, received) = mpsc::unbounded_channel();
+        let inner = Arc::new(Inner {
+            config,
+            outside,
+            worlds,
+            table: RwLock::default(),
+            new_table: watch::Sender::new(()),
+            waiting: AtomicUsize::new(0),
+            active: AtomicUsize::new(0),
+            stats: Mutex::default(),
+            groups: Mutex::default(),
+            quarantine: Mutex::default(),
+            workers: Mutex::default(),
+            problems: Mutex::default(),
+            launcher: watch::Sender::new(None),
+            events,
+            warm: keeper::Warm::default(),
+            stopped: watch::Sender::new(false),
+        });
+        tokio::spawn(keeper::keep(Arc::clone(&inner), received, progress, stop));
+        Self(inner)
     }
 
     /// Loads sources in a fresh worker, which is kept for the deployment that follows.
     pub async fn check(&self, request: CheckRequest) -> CheckVerdict {
-        drop(request);
-        CheckVerdict::Loads { services: Vec::new() }
+        keeper::check(&self.0, &request).await
     }
 
     /// How the workers and their services are.
     pub fn status(&self) -> PoolStatus {
-        PoolStatus::default()
+        let workers = locked(&self.0.workers);
+        let workers = workers.iter().map(|(group, worker)| WorkerStatus {
+            name: worker.name.clone(),
+            group: group.clone(),
+            pid: worker.pid,
+            state: worker.state().as_str().to_owned(),
+            in_flight: u32::try_from(worker.in_flight()).unwrap_or(u32::MAX),
+            served: worker.served(),
+            memory_bytes: worker.memory_bytes(),
+            started_ms: worker.started_ms,
+            sandbox: worker.confined().by,
+        });
+        let workers = workers.collect();
+        let table = self.0.table();
+        let mut services: Vec<ServiceStatus> = table
+            .services
+            .values()
+            .map(|entry| {
+                let figures = entry.stats.figures();
+                ServiceStatus {
+                    name: entry.found.name.clone(),
+                    module: entry.found.module.clone(),
+                    is_active: entry.is_active,
+                    calls: figures.calls,
+                    failures: figures.failures,
+                    p50_ms: figures.p50_ms,
+                    p99_ms: figures.p99_ms,
+                }
+            })
+            .collect();
+        services.sort_by(|one, other| one.name.cmp(&other.name));
+        let mut problems: Vec<String> = locked(&self.0.problems).values().cloned().collect();
+        problems.extend(self.0.quarantine_problems());
+        PoolStatus { workers, services, problems }
     }
 
     /// The services that are deployed and load, with their documentation and schemas.
     pub fn services(&self) -> Vec<FoundService> {
-        Vec::new()
+        let table = self.0.table();
+        let mut found: Vec<FoundService> =
+            table.services.values().map(|entry| entry.found.clone()).collect();
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        found
     }
 
     /// Returns once every worker has ended; to be awaited after `stop`.
-    pub async fn stopped(&self) {}
+    pub async fn stopped(&self) {
+        // Cannot fail: self holds the sender.
+        self.0.stopped.subscribe().wait_for(|stopped| *stopped).await.ok();
+    }
 }
 
 impl Invoker for Pool {
     fn call(&self, call: Call) -> Calling<'_> {
-        let _inner = &self.0;
-        Box::pin(async move {
-            Outcome::Failed(Failure {
-                status: 404,
-                headers: Vec::new(),
-                details: serde_json::Value::Null,
-                kind: "not-found".to_owned(),
-                message: format!("service `{}` is not deployed", call.service),
-                retry_after: None,
-            })
-        })
+        Box::pin(self.0.call(call, 0))
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts something for as long as it lives.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn of(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::AcqRel);
+        Self(counter)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Inner {
+    fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn publish(&self, table: Table) {
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        self.new_table.send_replace(());
+    }
+
+    /// Runs one call; `depth` services wait for it.
+    async fn call(&self, call: Call, depth: u16) -> Outcome {
+        let _active = Counted::of(&self.active);
+        let started = Instant::now();
+        let entry = match self.entry(&call).await {
+            Ok(entry) => entry,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        let outcome = self.call_entry(&entry, &call, depth, started).await;
+        let has_failed = match &outcome {
+            Outcome::Done(reply) => reply.status >= 500,
+            Outcome::Failed(failure) => failure.status >= 500,
+        };
+        entry.stats.note(started.elapsed(), has_failed);
+        outcome
+    }
+
+    /// The service; waits while nothing is live yet.
+    async fn entry(&self, call: &Call) -> Result<Arc<Entry>, Failure> {
+        let find = |table: &Table| match table.services.get(&*call.service) {
+            Some(entry) if entry.is_active => Ok(Arc::clone(entry)),
+            Some(_) => {
+                Err(failure(404, "inactive", format!("service `{}` is inactive", call.service)))
+            }
+            None => {
+                Err(failure(404, "not-found", format!("service `{}` is not deployed", call.service)))
+            }
+        };
+        let table = self.table();
+        if table.is_live {
+            return find(&table);
+        }
+        let _waiting = self.wait_in_line(&call.service)?;
+        let mut new_table = self.new_table.subscribe();
+        loop {
+            let table = self.table();
+            if table.is_live {
+                return find(&table);
+            }
+            if tokio::time::timeout_at(call.deadline.into(), new_table.changed()).await.is_err() {
+                let message = format!("service `{}` is not loaded yet", call.service);
+                return Err(busy(message));
+            }
+        }
+    }
+
+    /// One more call that waits, if that many may.
+    fn wait_in_line(&self, service: &str) -> Result<Counted<'_>, Failure> {
+        let counted = Counted::of(&self.waiting);
+        let waiting = self.waiting.load(Ordering::Acquire);
+        if waiting > self.config.queue {
+            return Err(busy(format!(
+                "service `{service}` cannot be called now: {} calls wait for a worker already, which is as many as may",
+                waiting - 1
+            )));
+        }
+        Ok(counted)
+    }
+
+    async fn call_entry(
+        &self,
+        entry: &Entry,
+        call: &Call,
+        depth: u16,
+        started: Instant,
+    ) -> Outcome {
+        let deadline = call.deadline.min(started + entry.timeout);
+        let _permit = match &entry.permits {
+            None => None,
+            Some(permits) => match self.permit(entry, permits, deadline).await {
+                Ok(permit) => Some(permit),
+                Err(failure) => return Outcome::Failed(failure),
+            },
+        };
+        let load = if depth > 0 { Load::Nested } else { entry.load() };
+        let mut was_interrupted = false;
+        loop {
+            let place = match self.place(entry, load, started, deadline).await {
+                Ok(place) => place,
+                Err(failure) => return Outcome::Failed(failure),
+            };
+            let worker = Arc::clone(place.worker());
+            let sending = Sending {
+                call,
+                service_json: &entry.name_json,
+                deadline,
+                depth,
+                seat: Box::new(place),
+            };
+            let sent = match worker.send(sending) {
+                Ok(sent) => sent,
+                // It has begun to drain since it was chosen.
+                Err(Unsent::Closed) => continue,
+                Err(Unsent::Frame(err)) => {
+                    return Outcome::Failed(failure(413, "too-large", err.to_string()));
+                }
+            };
+            match sent.wait(deadline).await {
+                Some(Ended::Answered(outcome)) => return outcome,
+                Some(Ended::NeverBegun) => {}
+                Some(Ended::Responsible(how)) => {
+                    return Outcome::Failed(failure(
+                        503,
+                        "worker-died",
+                        format!("service `{}` ended its worker ({how})", entry.name),
+                    ));
+                }
+                Some(Ended::Interrupted(how)) => {
+                    if !call.is_idempotent {
+                        return Outcome::Failed(failure(503, "worker-died", format!(
+                            "service `{}` may or may not have been carried out: its worker ended ({how})",
+                            entry.name
+                        )));
+                    }
+                    if was_interrupted {
+                        return Outcome::Failed(failure(503, "worker-died", format!(
+                            "service `{}` was begun twice, and each time its worker ended ({how})",
+                            entry.name
+                        )));
+                    }
+                    was_interrupted = true;
+                }
+                None => {
+                    let limit = deadline.saturating_duration_since(started).as_millis();
+                    return Outcome::Failed(failure(504, "timeout", format!(
+                        "service `{}` did not answer within {limit} ms",
+                        entry.name
+                    )));
+                }
+            }
+        }
+    }
+
+    async fn permit(
+        &self,
+        entry: &Entry,
+        permits: &Arc<tokio::sync::Semaphore>,
+        deadline: Instant,
+    ) -> Result<tokio::sync::OwnedSemaphorePermit, Failure> {
+        if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let _waiting = self.wait_in_line(&entry.name)?;
+        let permit = Arc::clone(permits).acquire_owned();
+        match tokio::time::timeout_at(deadline.into(), permit).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // Never closed: only time can have run out.
+            Ok(Err(_)) | Err(_) => Err(busy(format!(
+                "service `{}` is called {} times already, which is as many as may be at one time",
+                entry.name,
+                entry.max_concurrency.unwrap_or_default()
+            ))),
+        }
+    }
+
+    async fn place(
+        &self,
+        entry: &Entry,
+        load: Load,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Place, Failure> {
+        let group = entry.group();
+        let given = match group.place(load) {
+            Ok(place) => return Ok(place),
+            Err(given) => given,
+        };
+        let _waiting = self.wait_in_line(&entry.name)?;
+        match tokio::time::timeout_at(deadline.into(), given).await {
+            Ok(Ok(place)) => Ok(place),
+            // The group is never dropped while its entry lives: only time can have run out.
+            Ok(Err(_)) | Err(_) => Err(busy(format!(
+                "service `{}` found no free worker within {} ms",
+                entry.name,
+                deadline.saturating_duration_since(started).as_millis()
+            ))),
+        }
+    }
+}
+
+fn failure(status: u16, kind: &str, message: String) -> Failure {
+    let details = if status == 404 {
+        serde_json::Value::Null
+    } else {
+        serde_json::Value::String(message.clone())
+    };
+    Failure { status, headers: Vec::new(), details, kind: kind.to_owned(), message, retry_after: None }
+}
+
+fn busy(message: String) -> Failure {
+    Failure { retry_after: Some(RETRY_AFTER), ..failure(503, "busy", message) }
 }

@@ -1,0 +1,251 @@
+//! The workers that run the services of one group, and the calls that wait for a place in them.
+//!
+//! A call takes the worker with the fewest calls that has room.  Where none has, it waits in order of arrival.
+//!
+//! **Invariant:** the group's lock is never held while a worker's is taken.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::worker::{Seat, Worker};
+
+/// What a call takes of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// A thread.
+    Thread,
+    /// A place on the event loop.
+    Coroutine,
+    /// A thread, for a service that another one waits for: it always finds a place, or those that wait would
+    /// wait for each other.
+    Nested,
+}
+
+/// How much one worker is given at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Calls of any kind.
+    pub(crate) calls: usize,
+    /// Calls that take a thread.
+    pub(crate) threads: usize,
+}
+
+/// What a worker has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    calls: usize,
+    threads: usize,
+}
+
+impl Room {
+    fn is_enough(self, held: Held, load: Load) -> bool {
+        match load {
+            Load::Nested => true,
+            Load::Coroutine => held.calls < self.calls,
+            Load::Thread => held.calls < self.calls && held.threads < self.threads,
+        }
+    }
+}
+
+/// Which of the workers takes a call: the one with the fewest, among equals the first.
+fn choose(held: impl Iterator<Item = Held>, room: Room, load: Load) -> Option<usize> {
+    held.enumerate()
+        .filter(|(_, held)| room.is_enough(*held, load))
+        .min_by_key(|(_, held)| held.calls)
+        .map(|(at, _)| at)
+}
+
+/// A group of workers.
+pub(crate) struct Group {
+    /// Its name.
+    pub(crate) name: String,
+    /// How many workers it is to have.
+    pub(crate) wanted: usize,
+    room: Room,
+    state: Mutex<Crew>,
+}
+
+#[derive(Default)]
+struct Crew {
+    members: Vec<Member>,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Member {
+    worker: Arc<Worker>,
+    held: Held,
+}
+
+struct Waiting {
+    load: Load,
+    give: oneshot::Sender<Place>,
+}
+
+/// A call's place in a worker of a group.
+pub(crate) struct Place {
+    group: Arc<Group>,
+    worker: Arc<Worker>,
+    load: Load,
+    /// Given back already.
+    is_void: bool,
+}
+
+impl Seat for Place {}
+
+impl Place {
+    /// The worker.
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
+        &self.worker
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.is_void {
+            self.group.give_back(&self.worker, self.load);
+        }
+    }
+}
+
+impl Group {
+    /// A group without workers.
+    pub(crate) fn new(name: String, wanted: usize, room: Room) -> Arc<Self> {
+        Arc::new(Self { name, wanted, room, state: Mutex::default() })
+    }
+
+    fn crew(&self) -> MutexGuard<'_, Crew> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place now, or what will bring one.
+    pub(crate) fn place(self: &Arc<Self>, load: Load) -> Result<Place, oneshot::Receiver<Place>> {
+        let mut crew = self.crew();
+        // Those that wait already come first, but for what they themselves wait for.
+        if (crew.waiting.is_empty() || load == Load::Nested)
+            && let Some(place) = self.take(&mut crew, load)
+        {
+            return Ok(place);
+        }
+        if crew.waiting.len() >= 64 {
+            // Callers that went away leave their entries behind.
+            let open = crew.waiting.iter().filter(|waiting| !waiting.give.is_closed()).count();
+            if open * 2 < crew.waiting.len() {
+                crew.waiting.retain(|waiting| !waiting.give.is_closed());
+            }
+        }
+        let (give, given) = oneshot::channel();
+        crew.waiting.push_back(Waiting { load, give });
+        Err(given)
+    }
+
+    fn take(self: &Arc<Self>, crew: &mut Crew, load: Load) -> Option<Place> {
+        let held = crew.members.iter().map(|member| member.held);
+        let at = choose(held, self.room, load)?;
+        let member = crew.members.get_mut(at)?;
+        member.held.calls += 1;
+        if load != Load::Coroutine {
+            member.held.threads += 1;
+        }
+        let worker = Arc::clone(&member.worker);
+        Some(Place { group: Arc::clone(self), worker, load, is_void: false })
+    }
+
+    fn give_back(self: &Arc<Self>, worker: &Arc<Worker>, load: Load) {
+        let mut crew = self.crew();
+        Self::free(&mut crew, worker, load);
+        self.serve(&mut crew);
+    }
+
+    fn free(crew: &mut Crew, worker: &Arc<Worker>, load: Load) {
+        let member = crew.members.iter_mut().find(|member| Arc::ptr_eq(&member.worker, worker));
+        // A worker that drains has left already.
+        if let Some(member) = member {
+            member.held.calls = member.held.calls.saturating_sub(1);
+            if load != Load::Coroutine {
+                member.held.threads = member.held.threads.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Gives places to those that wait, in order, as long as there are any.
+    fn serve(self: &Arc<Self>, crew: &mut Crew) {
+        while let Some(first) = crew.waiting.front() {
+            if first.give.is_closed() {
+                crew.waiting.pop_front();
+                continue;
+            }
+            let load = first.load;
+            let Some(place) = self.take(crew, load) else {
+                return;
+            };
+            let Some(first) = crew.waiting.pop_front() else {
+                return;
+            };
+            if let Err(mut back) = first.give.send(place) {
+                // It went away this very moment.  Dropping the place would take the lock again.
+                back.is_void = true;
+                Self::free(crew, &back.worker, load);
+            }
+        }
+    }
+
+    /// Adds a worker that is ready.
+    pub(crate) fn add(self: &Arc<Self>, worker: Arc<Worker>) {
+        let mut crew = self.crew();
+        crew.members.push(Member { worker, held: Held::default() });
+        self.serve(&mut crew);
+    }
+
+    /// Takes a worker out: it gets no more calls.
+    pub(crate) fn remove(&self, worker: &Arc<Worker>) {
+        self.crew().members.retain(|member| !Arc::ptr_eq(&member.worker, worker));
+    }
+
+    /// Puts other workers in the place of all; returns the old ones.
+    pub(crate) fn replace(self: &Arc<Self>, workers: Vec<Arc<Worker>>) -> Vec<Arc<Worker>> {
+        let mut crew = self.crew();
+        let new = workers.into_iter().map(|worker| Member { worker, held: Held::default() });
+        let old = std::mem::replace(&mut crew.members, new.collect());
+        self.serve(&mut crew);
+        old.into_iter().map(|member| member.worker).collect()
+    }
+
+    /// The workers that take calls.
+    pub(crate) fn members(&self) -> Vec<Arc<Worker>> {
+        self.crew().members.iter().map(|member| Arc::clone(&member.worker)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: Room = Room { calls: 4, threads: 3 };
+
+    fn held(calls: usize, threads: usize) -> Held {
+        Held { calls, threads }
+    }
+
+    #[test]
+    fn the_worker_with_the_fewest_calls_is_chosen() {
+        let crew = [held(2, 0), held(1, 1), held(1, 0)];
+        assert_eq!(choose(crew.into_iter(), ROOM, Load::Thread), Some(1));
+        assert_eq!(choose([].into_iter(), ROOM, Load::Thread), None);
+    }
+
+    #[test]
+    fn a_worker_without_a_free_thread_still_takes_coroutines() {
+        let crew = [held(3, 3)];
+        assert_eq!(choose(crew.into_iter(), ROOM, Load::Thread), None);
+        assert_eq!(choose(crew.into_iter(), ROOM, Load::Coroutine), Some(0));
+    }
+
+    #[test]
+    fn a_service_that_another_waits_for_always_finds_a_place() {
+        let crew = [held(9, 9), held(4, 4)];
+        assert_eq!(choose(crew.into_iter(), ROOM, Load::Coroutine), None);
+        assert_eq!(choose(crew.into_iter(), ROOM, Load::Nested), Some(1));
+    }
+}
