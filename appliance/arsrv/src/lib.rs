@@ -11,6 +11,8 @@
 
 pub mod call;
 pub mod config;
+mod interpreter;
+mod modules;
 pub mod pool;
 pub mod sandbox;
 pub mod worker;
