@@ -10,12 +10,19 @@
 //! **Invariant:** nothing on the data path waits for the object store.
 
 pub mod call;
+pub mod channel;
 pub mod config;
+pub mod control;
+pub mod http;
 mod interpreter;
 mod modules;
+pub mod outgoing;
 pub mod pool;
 pub mod sandbox;
+pub mod security;
+pub mod server;
 pub mod worker;
 pub mod world;
 
 pub use config::Config;
+pub use server::{Server, StartError};

@@ -57,6 +57,29 @@ impl World {
         (self.snapshots, self.secrets_seen.get(name).copied().unwrap_or(0))
     }
 
+    /// A world as the first snapshot of a watch gives it.
+    pub fn of_listing(listing: arapi::arclst::Listing) -> Self {
+        let mut world = Self::default();
+        world.hear(WatchEvent::Snapshot(listing));
+        world
+    }
+
+    /// A world with these objects, for tests of plans.
+    #[cfg(test)]
+    pub(crate) fn of(revision: u64, objects: &[(Kind, &str, serde_json::Value)]) -> Self {
+        let object = |(kind, name, spec): &(Kind, &str, serde_json::Value)| Object {
+            kind: *kind,
+            name: ObjectName::parse(name).unwrap(),
+            spec: arapi::Spec::parse(*kind, name, spec.clone()).unwrap(),
+            revision,
+            created_ms: 0,
+            changed_ms: 0,
+            changed_by: "test".to_owned(),
+        };
+        let objects = objects.iter().map(object).collect();
+        Self::of_listing(arapi::arclst::Listing { revision, objects })
+    }
+
     fn hear(&mut self, event: WatchEvent) {
         match event {
             WatchEvent::Snapshot(listing) => {
@@ -146,6 +169,13 @@ impl Progress {
     /// The revision at which requests are served.
     pub fn revision(&self) -> u64 {
         lowest(&self.0.borrow())
+    }
+
+    /// Returns once `reconciler` has carried out any world.
+    pub async fn wait_for_one(&self, reconciler: &str) {
+        let mut progress = self.0.subscribe();
+        // Cannot fail: self holds the sender.
+        progress.wait_for(|all| all.get(reconciler).is_some_and(|done| *done > 0)).await.ok();
     }
 
     /// Returns once requests are served at `revision` or a later one.

@@ -1,0 +1,28 @@
+//! Channels: which one a request is for.
+//!
+//! A [`Table`] is built from a world ([`Table::plan`], no I/O) and never changed; the reconciler publishes it
+//! whole, and requests under way keep the one they began with.  What a path pattern means is in
+//! [`pattern`], how paths are decoded in [`path`], how `Accept` is weighed in [`accept`].
+//!
+//! The order of preference among channels that fit: an exact path before a pattern, the pattern with
+//! the most literal text first; on one path a channel with a method before one without, then one with
+//! `http_accept` before one without, then what the client prefers.
+
+pub mod accept;
+pub mod path;
+pub mod pattern;
+pub mod reconcile;
+pub mod table;
+
+pub use table::{Channel, Found, Standing, Table};
+
+use arapi::names::{Kind, ObjectName};
+
+/// A number for an object, where 3.2 had a row's id: the same on every box and after every change.
+pub(crate) fn stable_id(kind: Kind, name: &ObjectName) -> u32 {
+    // FNV-1a, folded to 31 bits so that it is positive wherever it is kept.
+    let text = kind.as_str().bytes().chain([b'/']).chain(name.as_str().bytes());
+    let hash =
+        text.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    (hash & 0x7fff_ffff).max(1)
+}

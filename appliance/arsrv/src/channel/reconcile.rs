@@ -1,0 +1,75 @@
+//! Carries out what is configured about channels: each new world becomes a new table.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arapi::names::Kind;
+use arapi::objects::{SecretField, SecuritySpec, Spec};
+use arbase::Stop;
+use tokio::sync::watch;
+
+use super::table::{Defaults, Table};
+use crate::security::Secrets;
+use crate::security::credentials::Fingerprint;
+use crate::world::{Progress, World};
+
+/// The name under which it reports to [`Progress`].
+pub const RECONCILER: &str = "channels";
+
+/// How long to wait before secrets that could not be read are tried again.
+const SECRETS_AGAIN: Duration = Duration::from_secs(1);
+
+/// Follows the worlds until told to stop.
+pub async fn run(
+    mut worlds: watch::Receiver<Arc<World>>,
+    mut secrets: Secrets,
+    tables: watch::Sender<Arc<Table>>,
+    defaults: Defaults,
+    progress: Progress,
+    stop: Stop,
+) {
+    loop {
+        let world = Arc::clone(&worlds.borrow_and_update());
+        let missing = secrets.refresh(&world, &needed(&world)).await;
+        let before = Arc::clone(&tables.borrow());
+        let known = |name: &str| Some(Fingerprint::of(secrets.get(name)?.0.as_bytes()));
+        let table = Arc::new(Table::plan(&world, known, &before, defaults));
+        log_changes(&before, &table);
+        tables.send_replace(table);
+        progress.report(RECONCILER, world.revision);
+        tokio::select! {
+            () = stop.wait() => return,
+            changed = worlds.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(SECRETS_AGAIN), if missing > 0 => {}
+        }
+    }
+}
+
+/// The secrets that channels compare.
+fn needed(world: &World) -> BTreeSet<String> {
+    let secret = |object: &Arc<arapi::Object>| match &object.spec {
+        Spec::Security(
+            SecuritySpec::Basic { password: SecretField::Secret(name), is_active: true, .. }
+            | SecuritySpec::ApiKey { key: SecretField::Secret(name), is_active: true, .. },
+        ) => Some(name.clone()),
+        _ => None,
+    };
+    world.of_kind(Kind::Security).filter_map(secret).collect()
+}
+
+fn log_changes(before: &Table, after: &Table) {
+    for channel in after.all() {
+        let state = channel.status().state;
+        let known = before.channel(&channel.name);
+        if known.is_none_or(|known| known.spec != channel.spec || known.status().state != state) {
+            log::info!(
+                channel:% = channel.name, path = channel.spec.url_path,
+                service:% = channel.service, state = state; "channel set up"
+            );
+        }
+    }
+    for channel in before.all().filter(|channel| after.channel(&channel.name).is_none()) {
+        log::info!(channel:% = channel.name; "channel removed");
+    }
+}

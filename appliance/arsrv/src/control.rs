@@ -1,0 +1,220 @@
+//! The control interface, `arsrv.sock`: checks of deployments, invocations by hand, status.
+//!
+//! For the services of the same box; requests of users come another way.  [`ROUTES`] is the list.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arapi::arsrv::{CheckRequest, CheckVerdict, InvokeRequest, InvokeResponse, PingResult, Status};
+use arapi::error::ErrorCode;
+use arapi::names::{Kind, ObjectName};
+use arapi::objects::Spec;
+use arbase::http::{Answer, ApiError, Body, current_cid};
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http::Method;
+use tokio::sync::watch;
+
+use crate::call::{Call, Outcome};
+use crate::channel::Table;
+use crate::outgoing::Outgoing;
+use crate::server::Workers;
+use crate::world::{Progress, World};
+
+/// Longest wait for a revision: a little less than callers wait for the answer.
+const WAIT_LIMIT: Duration = Duration::from_secs(80);
+
+/// One route of the control interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The method.
+    pub method: Method,
+    /// The path, as axum has it.
+    pub path: &'static str,
+    /// The handler's name.
+    pub name: &'static str,
+}
+
+/// Every route.
+pub const ROUTES: &[Route] = &[
+    Route { method: Method::POST, path: "/v1/check", name: "sources_check" },
+    Route { method: Method::POST, path: "/v1/wait/{revision}", name: "revision_wait" },
+    Route { method: Method::POST, path: "/v1/invoke", name: "service_invoke" },
+    Route { method: Method::POST, path: "/v1/outgoing/{name}/ping", name: "outgoing_ping" },
+    Route { method: Method::GET, path: "/v1/status", name: "status" },
+    Route { method: Method::GET, path: "/v1/logs", name: "log_list" },
+];
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Control {
+    /// The workers.
+    pub workers: Arc<dyn Workers>,
+    /// The connections out.
+    pub outgoing: Outgoing,
+    /// The channels.
+    pub tables: watch::Receiver<Arc<Table>>,
+    /// What is configured.
+    pub worlds: watch::Receiver<Arc<World>>,
+    /// How far the reconcilers are.
+    pub progress: Progress,
+    /// Longest time for a call where the service does not say otherwise.
+    pub timeout: Duration,
+}
+
+/// The router of the control interface.
+pub fn router(control: Control) -> axum::Router {
+    let mut router = axum::Router::new();
+    for route in ROUTES {
+        let handler = match route.name {
+            "sources_check" => post(sources_check),
+            "revision_wait" => post(revision_wait),
+            "service_invoke" => post(service_invoke),
+            "outgoing_ping" => post(outgoing_ping),
+            "status" => get(status),
+            // The log brings its own.
+            _ => continue,
+        };
+        router = router.route(route.path, handler);
+    }
+    router
+        .with_state(control)
+        .merge(arbase::logging::router())
+        // Sources of many modules may come at once.
+        .layer(axum::extract::DefaultBodyLimit::max(256 * 1024 * 1024))
+}
+
+async fn sources_check(
+    State(control): State<Control>,
+    Body(request): Body<CheckRequest>,
+) -> Answer<CheckVerdict> {
+    Ok(Json(control.workers.check(request).await))
+}
+
+async fn revision_wait(State(control): State<Control>, Path(revision): Path<u64>) -> Answer<()> {
+    match tokio::time::timeout(WAIT_LIMIT, control.progress.wait_for(revision)).await {
+        Ok(()) => Ok(Json(())),
+        Err(_) => Err(ApiError::new(
+            ErrorCode::Timeout,
+            format!(
+                "requests are served at revision {}, not yet at {revision}, after {WAIT_LIMIT:?}; see `arctl status`",
+                control.progress.revision()
+            ),
+        )),
+    }
+}
+
+async fn service_invoke(
+    State(control): State<Control>,
+    Body(request): Body<InvokeRequest>,
+) -> Answer<InvokeResponse> {
+    let started = Instant::now();
+    let cid = current_cid();
+    let timeout = request.timeout_ms.map(Duration::from_millis);
+    let timeout = timeout.or_else(|| control.service_timeout(&request.service));
+    let body = match &request.payload {
+        serde_json::Value::Null => Bytes::new(),
+        payload => payload.to_string().into(),
+    };
+    let call = Call {
+        service: request.service.as_str().into(),
+        cid: cid.clone(),
+        channel: "invoke",
+        data_format: "dict",
+        method: None,
+        http: Bytes::new(),
+        body,
+        deadline: started + timeout.unwrap_or(control.timeout),
+        is_idempotent: false,
+    };
+    let outcome = control.workers.call(call).await;
+    let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
+    let (status, content_type, body) = match outcome {
+        Outcome::Done(reply) => {
+            let content_type = reply.content_type;
+            (reply.status, content_type.unwrap_or("application/json".to_owned()), reply.body)
+        }
+        Outcome::Failed(failure) if matches!(failure.kind.as_str(), "not-found" | "inactive") => {
+            return Err(ApiError::not_found(failure.message));
+        }
+        Outcome::Failed(failure) => {
+            let details = match failure.details {
+                serde_json::Value::Null => serde_json::Value::from(failure.message),
+                details => details,
+            };
+            let body = serde_json::json!({"result": "Error", "cid": cid, "details": details});
+            (failure.status, "application/json".to_owned(), body.to_string().into())
+        }
+    };
+    let (body, body_base64) = match String::from_utf8(body.into()) {
+        Ok(text) => (Some(text), None),
+        Err(err) => (None, Some(BASE64_STANDARD.encode(err.as_bytes()))),
+    };
+    let cid = cid.to_string();
+    Ok(Json(InvokeResponse { cid, status, content_type, body, body_base64, elapsed_ms }))
+}
+
+async fn outgoing_ping(
+    State(control): State<Control>,
+    Path(name): Path<String>,
+) -> Answer<PingResult> {
+    match control.outgoing.ping(&name).await {
+        Some(found) => Ok(Json(found)),
+        None => Err(ApiError::not_found(format!("there is no outgoing connection `{name}`"))),
+    }
+}
+
+async fn status(State(control): State<Control>) -> Answer<Status> {
+    Ok(Json(control.status()))
+}
+
+impl Control {
+    /// How the core is.
+    pub fn status(&self) -> Status {
+        let pool = self.workers.status();
+        let channels: Vec<_> = self.tables.borrow().all().map(|channel| channel.status()).collect();
+        let outgoing = self.outgoing.status();
+        let mut problems = pool.problems;
+        if self.worlds.borrow().revision == 0 {
+            problems.push(
+                "the object store has not been heard yet; nothing is configured; is `arclst` running?"
+                    .to_owned(),
+            );
+        }
+        for channel in &channels {
+            if !matches!(channel.state.as_str(), "serving" | "inactive") {
+                problems.push(format!("channel `{}`: {}", channel.name, channel.state));
+            }
+        }
+        for connection in &outgoing {
+            if let Some(error) = &connection.last_error {
+                // Errors of calls name the connection themselves.
+                let prefix = format!("outgoing connection `{}`", connection.name);
+                problems.push(match error.starts_with(&prefix) {
+                    true => error.clone(),
+                    false => format!("{prefix}: {error}"),
+                });
+            }
+        }
+        Status {
+            revision: self.progress.revision(),
+            workers: pool.workers,
+            services: pool.services,
+            channels,
+            outgoing,
+            problems,
+        }
+    }
+
+    fn service_timeout(&self, service: &str) -> Option<Duration> {
+        let name = ObjectName::parse(service).ok()?;
+        match &self.worlds.borrow().object(Kind::Service, &name)?.spec {
+            Spec::Service(spec) => spec.timeout_ms.map(Duration::from_millis),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Reads request bodies within bounds.
+//!
+//! A body is read whole, because a service gets it whole; so its size is bounded twice: by its channel, and,
+//! together with all other large ones, by a budget.  What does not fit the budget is left in the client's
+//! hands: it is not read until others are done.
+//!
+//! **Invariant:** whoever waits for the budget holds none of it, so waiting always ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bodies up to this size need no budget.
+const SMALL: usize = 1024 * 1024;
+/// The budget is counted in units of this many bytes.
+const UNIT: usize = 64 * 1024;
+/// Largest body that fits a frame to a worker, with room for what goes with it.
+pub const LARGEST: usize = 250 * 1024 * 1024;
+
+/// What all large bodies together may take.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    units: Arc<Semaphore>,
+    all: usize,
+}
+
+/// A body in memory; its part of the budget is free again once this is dropped.
+#[derive(Debug)]
+pub struct Whole {
+    /// The body.
+    pub bytes: Bytes,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a body was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// Larger than allowed.
+    #[error("request body is larger than the {limit} bytes this channel takes")]
+    TooLarge {
+        /// How much is.
+        limit: usize,
+    },
+    /// Not there in time.
+    #[error("request body did not arrive within {limit:?}")]
+    Late {
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// The client broke off, or sent no HTTP.
+    #[error("request body broke off")]
+    Broken(#[source] hyper::Error),
+}
+
+impl Budget {
+    /// A budget of `bytes`.
+    pub fn of(bytes: usize) -> Self {
+        let all = bytes.div_ceil(UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        Self { units: Arc::new(Semaphore::new(all)), all }
+    }
+
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        // One body may be larger than the budget: it then takes all of it.
+        let units = u32::try_from(bytes.div_ceil(UNIT).min(self.all)).unwrap_or(u32::MAX);
+        // Fails only when the semaphore is closed, which nobody does.
+        Arc::clone(&self.units).acquire_many_owned(units).await.ok()
+    }
+}
+
+impl Whole {
+    /// Nothing.
+    pub fn empty() -> Self {
+        Self { bytes: Bytes::new(), permit: None }
+    }
+
+    /// Parts it into the bytes and what holds the budget.
+    pub fn into_parts(self) -> (Bytes, impl Send) {
+        (self.bytes, self.permit)
+    }
+}
+
+/// Reads a body of at most `limit` bytes, waiting no longer than `time`.
+pub async fn read(
+    body: Incoming,
+    limit: usize,
+    time: Duration,
+    budget: &Budget,
+) -> Result<Whole, BodyError> {
+    if body.is_end_stream() {
+        return Ok(Whole::empty());
+    }
+    let limit = limit.min(LARGEST);
+    let declared = body.size_hint().exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+    if declared.is_some_and(|size| size > limit) {
+        return Err(BodyError::TooLarge { limit });
+    }
+    match tokio::time::timeout(time, read_all(body, declared, limit, budget)).await {
+        Ok(read) => read,
+        Err(_) => Err(BodyError::Late { limit: time }),
+    }
+}
+
+async fn read_all(
+    mut body: Incoming,
+    declared: Option<usize>,
+    limit: usize,
+    budget: &Budget,
+) -> Result<Whole, BodyError> {
+    let mut permit = match declared {
+        Some(size) if size > SMALL => budget.take(size).await,
+        Some(_) | None => None,
+    };
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else { continue };
+        if first.is_empty() && more.is_empty() {
+            // Nearly every body comes in one piece and needs no copy.
+            first = data;
+        } else {
+            if more.is_empty() {
+                more.reserve(declared.unwrap_or(first.len() + data.len()));
+                more.extend_from_slice(&std::mem::take(&mut first));
+            }
+            more.extend_from_slice(&data);
+        }
+        let read = first.len() + more.len();
+        if read > limit {
+            return Err(BodyError::TooLarge { limit });
+        }
+        if read > SMALL && permit.is_none() {
+            // Of unknown size: it may become as large as it is allowed to.
+            permit = budget.take(limit).await;
+        }
+    }
+    let bytes = if more.is_empty() { first } else { more.freeze() };
+    Ok(Whole { bytes, permit })
+}

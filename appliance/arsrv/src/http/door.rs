@@ -1,0 +1,338 @@
+//! One request's way through the door: match, security, limits, call, answer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use arapi::names::Cid;
+use arapi::objects::{DataFormat, HttpMethod};
+use arbase::Chain;
+use http::header::{ALLOW, CONTENT_ENCODING, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use hyper::body::Incoming;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::answer::{self, Answer};
+use super::body::{self, BodyError, Budget};
+use super::builtin::{self, Builtin};
+use super::document;
+use super::listen::Peer;
+use crate::call::{Call, Failure, Invoker, Outcome};
+use crate::channel::path;
+use crate::channel::table::{Channel, Found, Table};
+use crate::security::{Gate, Passed, Refusal, credentials::Basic};
+
+/// Bodies up to this size are checked for JSON at once, larger ones on a thread of their own.
+const JSON_AT_ONCE: usize = 256 * 1024;
+
+/// Every method there is a channel for, as `Allow` has it.
+const ALLOWED: HeaderValue =
+    HeaderValue::from_static("GET, POST, DELETE, PUT, PATCH, HEAD, OPTIONS");
+
+/// The door of the data path.
+pub struct Door {
+    /// The channels; always the newest.
+    pub tables: watch::Receiver<Arc<Table>>,
+    /// Gets calls run.
+    pub invoker: Arc<dyn Invoker>,
+    /// Whether requests would be served now; why not, in one sentence.
+    pub readiness: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Where deployments from editors go.
+    pub admin: arapi::arwadm::Client,
+    /// What large bodies may take.
+    pub budget: Budget,
+    /// Largest body of a request that is for no channel.
+    pub max_body_bytes: u64,
+    /// Whether callers see the arguments of exceptions.
+    pub return_tracebacks: bool,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Door")
+    }
+}
+
+impl Door {
+    /// Answers one request.
+    pub async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Answer {
+        let (parts, body) = request.into_parts();
+        let cid = cid_of(&parts.headers);
+        let started = log::log_enabled!(log::Level::Debug).then(Instant::now);
+        let line = started.map(|_| (parts.method.clone(), parts.uri.path().to_owned()));
+        let mut answer = self.answer_parts(&parts, body, &cid, peer).await;
+        if let Ok(value) = HeaderValue::from_str(cid.as_str()) {
+            answer.headers_mut().insert(answer::CID, value);
+        }
+        if let (Some(started), Some((method, path))) = (started, line) {
+            let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
+            log::debug!(
+                cid:% = cid, method:% = method, path = path.as_str(),
+                status = answer.status().as_u16(), elapsed_ms;
+                "request answered"
+            );
+        }
+        answer
+    }
+
+    async fn answer_parts(&self, parts: &Parts, body: Incoming, cid: &Cid, peer: &Peer) -> Answer {
+        let Some(method) = method_of(&parts.method) else {
+            let sentence = format!("Method not allowed (CID:{cid})");
+            let mut answer = answer::text(StatusCode::METHOD_NOT_ALLOWED, sentence);
+            answer.headers_mut().insert(ALLOW, ALLOWED);
+            return answer;
+        };
+        if let Some(builtin) = Builtin::of(parts.uri.path()) {
+            return Box::pin(builtin::answer(self, builtin, method, parts, body, cid, peer)).await;
+        }
+        let table = Arc::clone(&self.tables.borrow());
+        let Ok(path) = path::decode(parts.uri.path()) else {
+            let sentence = format!("the path is not UTF-8 once it is percent-decoded (CID:{cid})");
+            return answer::text(StatusCode::BAD_REQUEST, sentence);
+        };
+        let Some(found) = table.find(&path, method, &parts.headers) else {
+            let accept = header_text(&parts.headers, http::header::ACCEPT);
+            log::warn!(
+                cid:% = cid, method:% = parts.method, path:% = parts.uri.path().escape_debug(),
+                accept:% = accept.escape_debug(), remote = document::remote(&parts.headers, peer);
+                "no channel matches"
+            );
+            return answer::not_found(cid);
+        };
+        let channel = found.channel;
+        channel.counts.calls.fetch_add(1, Ordering::Relaxed);
+        let answer = self.of_channel(parts, body, cid, peer, &found, method, &path).await;
+        if answer.status().is_server_error() {
+            channel.counts.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    async fn of_channel(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        cid: &Cid,
+        peer: &Peer,
+        found: &Found<'_>,
+        method: HttpMethod,
+        path: &[u8],
+    ) -> Answer {
+        let channel = found.channel;
+        let format = channel.spec.data_format;
+        let passed = match channel.gate.check(&parts.headers) {
+            Ok(passed) => passed,
+            Err(refusal) => return refused(channel, cid, peer, &parts.headers, &refusal),
+        };
+        if !channel.is_serving() {
+            log::warn!(
+                cid:% = cid, channel:% = channel.name, service:% = channel.service,
+                standing:? = channel.standing; "channel cannot serve"
+            );
+            return answer::not_found(cid);
+        }
+        if let Some(coding) = foreign_coding(&parts.headers) {
+            let sentence = format!(
+                "the request body is encoded as `{}`; send it without Content-Encoding",
+                coding.escape_debug()
+            );
+            let details = Value::from(sentence);
+            return answer::error(format, StatusCode::UNSUPPORTED_MEDIA_TYPE, cid, &details);
+        }
+        let limit = usize::try_from(channel.max_body_bytes).unwrap_or(usize::MAX);
+        let deadline = Instant::now() + channel.timeout;
+        let (body, _held) = match body::read(body, limit, channel.timeout, &self.budget).await {
+            Ok(whole) => whole.into_parts(),
+            Err(err) => return body_refused(format, cid, &err),
+        };
+        if format == DataFormat::Json && !body.is_empty() {
+            let check = if body.len() <= JSON_AT_ONCE {
+                check_json(&body)
+            } else {
+                let body = body.clone();
+                let checked = tokio::task::spawn_blocking(move || check_json(&body)).await;
+                // Fails only when the runtime is stopping.
+                checked.unwrap_or_else(|_| Err("the core is stopping".to_owned()))
+            };
+            if let Err(sentence) = check {
+                let details = Value::from(sentence);
+                return answer::error(format, StatusCode::BAD_REQUEST, cid, &details);
+            }
+        }
+        let call = call_of(parts, cid, peer, found, passed, method, path, body, deadline);
+        match self.invoker.call(call).await {
+            Outcome::Done(reply) => answer::of_reply(channel, cid, reply),
+            Outcome::Failed(failure) => {
+                log_failure(cid, channel, &failure);
+                answer::of_failure(channel, cid, &failure, self.return_tracebacks)
+            }
+        }
+    }
+}
+
+fn call_of(
+    parts: &Parts,
+    cid: &Cid,
+    peer: &Peer,
+    found: &Found<'_>,
+    passed: Option<&Passed>,
+    method: HttpMethod,
+    path: &[u8],
+    body: bytes::Bytes,
+    deadline: Instant,
+) -> Call {
+    let channel = found.channel;
+    Call {
+        service: Arc::clone(&channel.service),
+        cid: cid.clone(),
+        channel: "http-soap",
+        data_format: channel.spec.data_format.as_str(),
+        method: Some(method.as_str()),
+        http: document::write(parts, &path::to_text(path), found, passed, peer),
+        body,
+        deadline,
+        is_idempotent: is_idempotent(method),
+    }
+}
+
+fn is_idempotent(method: HttpMethod) -> bool {
+    match method {
+        HttpMethod::Get
+        | HttpMethod::Head
+        | HttpMethod::Options
+        | HttpMethod::Put
+        | HttpMethod::Delete => true,
+        HttpMethod::Post | HttpMethod::Patch => false,
+    }
+}
+
+/// The request's id, which the balancer has made or taken; a new one where it has none.
+fn cid_of(headers: &HeaderMap) -> Cid {
+    headers
+        .get(answer::CID)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| Cid::parse(text).ok())
+        .unwrap_or_else(Cid::random)
+}
+
+fn method_of(method: &Method) -> Option<HttpMethod> {
+    Some(match *method {
+        Method::GET => HttpMethod::Get,
+        Method::POST => HttpMethod::Post,
+        Method::DELETE => HttpMethod::Delete,
+        Method::PUT => HttpMethod::Put,
+        Method::PATCH => HttpMethod::Patch,
+        Method::HEAD => HttpMethod::Head,
+        Method::OPTIONS => HttpMethod::Options,
+        _ => return None,
+    })
+}
+
+fn header_text(headers: &HeaderMap, name: http::HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// A `Content-Encoding` other than none.
+fn foreign_coding(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(CONTENT_ENCODING)?;
+    let text = value.to_str().unwrap_or("?").trim();
+    (!text.is_empty() && !text.eq_ignore_ascii_case("identity")).then_some(text)
+}
+
+/// Checks that a body is one JSON document; the sentence says where it is not.
+pub fn check_json(body: &[u8]) -> Result<(), String> {
+    let text = std::str::from_utf8(body).map_err(|err| {
+        format!("the request body is not UTF-8 at byte {}, and JSON has to be", err.valid_up_to())
+    })?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text)
+        .map(|_| ())
+        .map_err(|err| format!("the request body is not JSON: {err}"))
+}
+
+fn body_refused(format: DataFormat, cid: &Cid, err: &BodyError) -> Answer {
+    let status = match err {
+        BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        BodyError::Late { .. } => StatusCode::REQUEST_TIMEOUT,
+        BodyError::Broken(_) => StatusCode::BAD_REQUEST,
+    };
+    log::debug!(cid:% = cid, error:% = Chain(err); "request body refused");
+    answer::error(format, status, cid, &Value::from(format!("the {err}")))
+}
+
+fn log_failure(cid: &Cid, channel: &Channel, failure: &Failure) {
+    if failure.status >= 500 {
+        log::warn!(
+            cid:% = cid, channel:% = channel.name, service:% = channel.service,
+            status = failure.status, kind = failure.kind, error = failure.message;
+            "service failed"
+        );
+    } else {
+        log::debug!(
+            cid:% = cid, channel:% = channel.name, service:% = channel.service,
+            status = failure.status, kind = failure.kind, error = failure.message;
+            "service refused the request"
+        );
+    }
+}
+
+fn refused(
+    channel: &Channel,
+    cid: &Cid,
+    peer: &Peer,
+    headers: &HeaderMap,
+    refusal: &Refusal,
+) -> Answer {
+    if let Some(left_out) = channel.counts.attempts.count(Instant::now()) {
+        let username = Basic::of(headers).map(|basic| basic.username).unwrap_or_default();
+        let username: String = username.chars().take(64).collect();
+        log::warn!(
+            cid:% = cid, channel:% = channel.name, remote = document::remote(headers, peer),
+            username:% = username.escape_debug(), refusal:? = refusal, left_out;
+            "request may not pass"
+        );
+    }
+    of_refusal(&channel.gate, channel.spec.data_format, cid, refusal)
+}
+
+/// The answer to a request that may not pass.
+pub(super) fn of_refusal(gate: &Gate, format: DataFormat, cid: &Cid, refusal: &Refusal) -> Answer {
+    let (status, sentence) = match refusal {
+        Refusal::Unauthorized => {
+            (StatusCode::UNAUTHORIZED, "credentials are missing or wrong".to_owned())
+        }
+        Refusal::Forbidden => {
+            (StatusCode::FORBIDDEN, "these credentials open nothing here".to_owned())
+        }
+        Refusal::Both => (
+            StatusCode::BAD_REQUEST,
+            "Basic Auth and an API key cannot be sent together; send one of them".to_owned(),
+        ),
+        Refusal::Unknown(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "credentials cannot be checked now; try again".to_owned(),
+        ),
+    };
+    let mut answer = answer::error(format, status, cid, &Value::from(sentence));
+    match refusal {
+        Refusal::Unauthorized => {
+            for challenge in gate.challenges() {
+                answer.headers_mut().append(WWW_AUTHENTICATE, challenge.clone());
+            }
+            // RFC 9110, section 15.5.2: there has to be one, also where nothing can open.
+            if gate.challenges().is_empty() {
+                let none = HeaderValue::from_static("Basic realm=\"ARINT\", charset=\"UTF-8\"");
+                answer.headers_mut().insert(WWW_AUTHENTICATE, none);
+            }
+        }
+        Refusal::Unknown(_) => {
+            answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        Refusal::Forbidden | Refusal::Both => {}
+    }
+    answer
+}
+
+/// Longest time for the body of a request for a path of our own.
+pub(super) const BUILTIN_BODY_LIMIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,103 @@
+//! Accepts connections and serves requests on them until told to stop.
+//!
+//! The stop is in two steps: no new connection and no new request, then up to a limit for the requests under
+//! way.  A client that goes away drops its request's future, which gives its call up.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arbase::{Chain, Stop};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
+
+use super::door::Door;
+
+/// How long to wait when no connection can be accepted, for example for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+pub struct Peer(pub Arc<str>);
+
+/// Where connections come from.
+pub trait Listen: Send + 'static {
+    /// A connection.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next one.
+    fn accept(&mut self) -> impl Future<Output = std::io::Result<(Self::Io, Peer)>> + Send;
+}
+
+impl Listen for UnixListener {
+    type Io = tokio::net::UnixStream;
+
+    async fn accept(&mut self) -> std::io::Result<(Self::Io, Peer)> {
+        let (io, _) = Self::accept(self).await?;
+        Ok((io, Peer("".into())))
+    }
+}
+
+impl Listen for TcpListener {
+    type Io = tokio::net::TcpStream;
+
+    async fn accept(&mut self) -> std::io::Result<(Self::Io, Peer)> {
+        let (io, addr) = Self::accept(self).await?;
+        io.set_nodelay(true)?;
+        Ok((io, Peer(addr.to_string().into())))
+    }
+}
+
+/// Serves until told to stop, then lets requests under way end for up to `drain`.
+pub async fn serve(mut listener: impl Listen, door: Arc<Door>, drain: Duration, stop: Stop) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.wait() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((io, peer)) => {
+                    connections.spawn(connection(io, peer, Arc::clone(&door), stop.clone()));
+                }
+                Err(err) => {
+                    log::warn!(error:% = Chain(&err); "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+    drop(listener);
+    let all_done = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(drain, all_done).await.is_err() {
+        log::warn!(connections = connections.len(), waited_ms = drain.as_millis(); "requests cut off by the stop");
+    }
+}
+
+async fn connection<Io>(io: Io, peer: Peer, door: Arc<Door>, stop: Stop)
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|request| {
+        let (door, peer) = (Arc::clone(&door), peer.clone());
+        async move { Ok::<_, Infallible>(door.answer(request, &peer).await) }
+    });
+    let mut http = http1::Builder::new();
+    http.pipeline_flush(true);
+    let serving = http.serve_connection(TokioIo::new(io), service);
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = stop.wait() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(err) = ended {
+        // A client that goes away in the middle is no fault of ours.
+        log::debug!(peer:% = peer.0, error:% = Chain(&err); "connection ended with an error");
+    }
+}

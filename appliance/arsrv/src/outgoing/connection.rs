@@ -1,0 +1,728 @@
+//! A REST connection: its client, its credentials, and a call on it from beginning to end.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arapi::arsrv::OutgoingStatus;
+use arapi::names::Cid;
+use arapi::objects::{DataFormat, HttpMethod, OutgoingRest, SecretText};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use reqwest::Url;
+use serde_json::{Map, Value, json};
+
+use super::address::{self, AddressError};
+use super::attempt::{self, Answered, Failed, Sent};
+use super::breaker::{Breaker, Ended, Pass};
+use super::health::Health;
+use super::tls::{self, TlsError, Trust};
+use crate::call::{WorkerReply, WorkerRequest};
+use crate::http::answer::CID;
+
+/// A REST connection, at one configuration.
+#[derive(Debug)]
+pub struct Rest {
+    /// Its name.
+    pub name: String,
+    /// What it was made from; another basis means another connection.
+    pub basis: Basis,
+    /// What it has done; goes on when the connection is changed.
+    pub counts: Arc<Counts>,
+    pub(super) health: Mutex<Health>,
+    client: Result<reqwest::Client, TlsError>,
+    credentials: Option<(HeaderName, HeaderValue)>,
+    breaker: Mutex<Breaker>,
+}
+
+/// What a connection is made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Basis {
+    /// What was configured.
+    pub spec: OutgoingRest,
+    /// The credentials it presents.
+    pub presents: Presents,
+}
+
+/// The credentials a connection presents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presents {
+    /// None.
+    Nothing,
+    /// RFC 7617.
+    Basic {
+        /// The user.
+        username: String,
+        /// The password.
+        password: SecretText,
+    },
+    /// A key in a header.
+    ApiKey {
+        /// The header.
+        header: String,
+        /// The key.
+        key: SecretText,
+    },
+    /// RFC 6750.
+    Bearer {
+        /// The token.
+        token: SecretText,
+    },
+    /// The secret is not known now.
+    Unknown,
+    /// The security is switched off, or gone.
+    Inactive {
+        /// Which.
+        security: String,
+    },
+}
+
+/// What a connection has done since the core's start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Calls.
+    pub calls: AtomicU64,
+    /// Attempts beyond the first.
+    pub retries: AtomicU64,
+    /// Calls that failed in the end.
+    pub failures: AtomicU64,
+}
+
+/// A call to be made.
+#[derive(Debug)]
+pub struct RestCall {
+    /// The method.
+    pub method: Method,
+    /// The address.
+    pub url: Url,
+    /// The headers, credentials included.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// Longest time for one attempt.
+    pub attempt: Duration,
+    /// When nobody waits any more.
+    pub deadline: Instant,
+    /// The request it belongs to.
+    pub cid: Cid,
+}
+
+/// What is behind an error, in the words of whoever found it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Cause(pub String);
+
+/// Why a call did not come to an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// There is none of this name.
+    #[error("there is no outgoing connection `{name}`")]
+    NotFound {
+        /// The name.
+        name: String,
+    },
+    /// There is one, of another type.
+    #[error("outgoing connection `{name}` is {is}, not {wanted}")]
+    WrongType {
+        /// The connection.
+        name: String,
+        /// What it is.
+        is: &'static str,
+        /// What was asked for.
+        wanted: &'static str,
+    },
+    /// The worker asked for something unknown.
+    #[error("operation `{op}` is unknown")]
+    UnknownOp {
+        /// What it asked for.
+        op: String,
+    },
+    /// It was switched off.
+    #[error("outgoing connection `{name}` is inactive")]
+    Inactive {
+        /// The connection.
+        name: String,
+    },
+    /// Its security was switched off.
+    #[error("outgoing connection `{name}`: its security `{security}` is inactive")]
+    SecurityInactive {
+        /// The connection.
+        name: String,
+        /// The security.
+        security: String,
+    },
+    /// Its secret could not be read so far.
+    #[error("outgoing connection `{name}`: its secret is not known now; try again")]
+    SecretUnknown {
+        /// The connection.
+        name: String,
+    },
+    /// The service asked for something that cannot be sent.
+    #[error("outgoing connection `{name}`: {fault}")]
+    BadRequest {
+        /// The connection.
+        name: String,
+        /// What is wrong.
+        fault: String,
+    },
+    /// The address cannot be built.
+    #[error("outgoing connection `{name}`")]
+    Address {
+        /// The connection.
+        name: String,
+        /// Why.
+        source: AddressError,
+    },
+    /// TLS cannot be set up.
+    #[error("outgoing connection `{name}`: {fault}")]
+    Tls {
+        /// The connection.
+        name: String,
+        /// Why.
+        fault: String,
+    },
+    /// The other side has failed too often.
+    #[error(
+        "outgoing connection `{name}`: circuit is open after {failures} failures in a row, next attempt in {again_in:?}"
+    )]
+    CircuitOpen {
+        /// The connection.
+        name: String,
+        /// How many.
+        failures: u32,
+        /// When it will be tried again.
+        again_in: Duration,
+    },
+    /// Nobody answered in time.
+    #[error("outgoing connection `{name}`: `{address}` did not answer within {limit:?}{}", tries(*.attempts))]
+    Timeout {
+        /// The connection.
+        name: String,
+        /// Where it leads.
+        address: String,
+        /// How long was waited.
+        limit: Duration,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// Nobody is there.
+    #[error("outgoing connection `{name}`: cannot reach `{address}`{}", tries(*.attempts))]
+    Unreachable {
+        /// The connection.
+        name: String,
+        /// Where it leads.
+        address: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// Why.
+        source: Cause,
+    },
+    /// The other side broke off, or answered with what is no HTTP.
+    #[error("outgoing connection `{name}`: call of `{address}` broke off{}", tries(*.attempts))]
+    Broken {
+        /// The connection.
+        name: String,
+        /// Where it leads.
+        address: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// Why.
+        source: Cause,
+    },
+    /// The answer is too large.
+    #[error(
+        "outgoing connection `{name}`: the answer of `{address}` is larger than the {limit} bytes allowed"
+    )]
+    TooLarge {
+        /// The connection.
+        name: String,
+        /// Where it leads.
+        address: String,
+        /// How much is.
+        limit: u64,
+    },
+}
+
+fn tries(attempts: u32) -> String {
+    if attempts > 1 { format!(" in {attempts} attempts") } else { String::new() }
+}
+
+impl CallError {
+    /// The word for workers (docs/worker-protocol.md).
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } | Self::WrongType { .. } => "not-found",
+            Self::Inactive { .. } | Self::SecurityInactive { .. } => "inactive",
+            Self::UnknownOp { .. } | Self::BadRequest { .. } | Self::Address { .. } => {
+                "bad-request"
+            }
+            Self::SecretUnknown { .. } | Self::Tls { .. } => "refused",
+            Self::CircuitOpen { .. } => "circuit-open",
+            Self::Timeout { .. } => "timeout",
+            Self::Unreachable { .. } | Self::Broken { .. } => "connection",
+            Self::TooLarge { .. } => "too-large",
+        }
+    }
+}
+
+impl RestCall {
+    /// Reads what a worker wants to be called.
+    pub fn parse(rest: &Rest, request: &WorkerRequest) -> Result<Self, CallError> {
+        let bad = |fault: String| CallError::BadRequest { name: rest.name.clone(), fault };
+        let meta = &request.meta;
+        let method = meta.get("method").and_then(Value::as_str).unwrap_or("GET");
+        let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes())
+            .map_err(|_| bad(format!("`{}` is not an HTTP method", method.escape_debug())))?;
+        let none = Map::new();
+        let params = meta.get("path_params").and_then(Value::as_object).unwrap_or(&none);
+        let mut query = Vec::new();
+        for pair in meta.get("query").and_then(Value::as_array).into_iter().flatten() {
+            match pair.as_array().map(Vec::as_slice) {
+                Some([key, value]) => query.push((plain(key), plain(value))),
+                _ => return Err(bad(format!("`{pair}` is not a key and a value of a query"))),
+            }
+        }
+        let spec = &rest.basis.spec;
+        let url = address::build(&spec.host, &spec.url_path, params, &query)
+            .map_err(|source| CallError::Address { name: rest.name.clone(), source })?;
+        let mut headers = HeaderMap::new();
+        let given = meta.get("headers").and_then(Value::as_object).unwrap_or(&none);
+        for (name, value) in given {
+            let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+                bad(format!("`{}` is not the name of a header", name.escape_debug()))
+            })?;
+            let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            for value in values {
+                let value = HeaderValue::from_bytes(plain(value).as_bytes()).map_err(|_| {
+                    bad(format!("the value of header `{parsed}` has a control character"))
+                })?;
+                headers.append(parsed.clone(), value);
+            }
+        }
+        // The connection's own.
+        for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
+            headers.remove(name);
+        }
+        if !headers.contains_key(CONTENT_TYPE)
+            && let Some(content_type) = rest.content_type(!request.body.is_empty())
+            && let Ok(value) = HeaderValue::from_str(content_type)
+        {
+            headers.insert(CONTENT_TYPE, value);
+        }
+        let attempt = meta.get("timeout_ms").and_then(Value::as_u64).unwrap_or(spec.timeout_ms);
+        Ok(Self {
+            method,
+            url,
+            headers,
+            body: request.body.clone(),
+            attempt: Duration::from_millis(attempt),
+            deadline: request.deadline,
+            cid: request.cid.clone(),
+        })
+    }
+}
+
+/// A JSON value as the text it stands for.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+impl Rest {
+    /// Makes a connection; opens nothing yet.
+    pub fn new(name: String, basis: Basis, counts: Arc<Counts>) -> Self {
+        let spec = &basis.spec;
+        let client = client(spec);
+        if let Err(err) = &client {
+            log::error!(connection = name, error:% = arbase::Chain(err); "outgoing connection cannot be set up");
+        }
+        let open_for = Duration::from_millis(spec.circuit_breaker.open_ms);
+        Self {
+            name,
+            counts,
+            health: Mutex::default(),
+            client,
+            credentials: credentials(&basis.presents),
+            breaker: Mutex::new(Breaker::new(spec.circuit_breaker.failures, open_for)),
+            basis,
+        }
+    }
+
+    fn content_type(&self, has_body: bool) -> Option<&str> {
+        let spec = &self.basis.spec;
+        let of_format = match spec.data_format {
+            DataFormat::Json => Some("application/json"),
+            DataFormat::Form => Some("application/x-www-form-urlencoded"),
+            DataFormat::None => None,
+        };
+        spec.content_type.as_deref().or(of_format.filter(|_| has_body))
+    }
+
+    /// Where it leads, as it may be shown.
+    pub fn address(&self) -> String {
+        let path = self.basis.spec.url_path.split('?').next().unwrap_or_default();
+        format!("{}{path}", self.basis.spec.host.trim_end_matches('/'))
+    }
+
+    /// What `rest_info` answers.
+    pub fn info(&self) -> Value {
+        let spec = &self.basis.spec;
+        json!({
+            "data_format": spec.data_format.as_str(),
+            "content_type": spec.content_type,
+            "address": self.address(),
+            "url_path": spec.url_path,
+            "is_active": spec.is_active,
+            "method": null,
+        })
+    }
+
+    /// The client, if calls may be made at all.
+    fn usable(&self) -> Result<&reqwest::Client, CallError> {
+        let name = || self.name.clone();
+        if !self.basis.spec.is_active {
+            return Err(CallError::Inactive { name: name() });
+        }
+        match &self.basis.presents {
+            Presents::Unknown => return Err(CallError::SecretUnknown { name: name() }),
+            Presents::Inactive { security } => {
+                let security = security.clone();
+                return Err(CallError::SecurityInactive { name: name(), security });
+            }
+            Presents::Nothing
+            | Presents::Basic { .. }
+            | Presents::ApiKey { .. }
+            | Presents::Bearer { .. } => {}
+        }
+        match &self.client {
+            Ok(client) => Ok(client),
+            Err(err) => Err(CallError::Tls { name: name(), fault: err.to_string() }),
+        }
+    }
+
+    /// Makes a call: attempts, waits, and what the circuit breaker says.
+    pub async fn call(&self, mut call: RestCall) -> Result<WorkerReply, CallError> {
+        self.counts.calls.fetch_add(1, Ordering::Relaxed);
+        let started = Instant::now();
+        let ended = match self.usable() {
+            Ok(client) => {
+                self.present(&mut call.headers);
+                self.attempts(client, &call).await
+            }
+            Err(err) => Err(err),
+        };
+        let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
+        match &ended {
+            Ok(answered) => {
+                if self.is_failure(answered.status) {
+                    self.counts.failures.fetch_add(1, Ordering::Relaxed);
+                }
+                log::debug!(
+                    cid:% = call.cid, connection = self.name, status = answered.status.as_u16(),
+                    elapsed_ms;
+                    "outgoing call answered"
+                );
+            }
+            Err(err) => {
+                self.counts.failures.fetch_add(1, Ordering::Relaxed);
+                log::warn!(
+                    cid:% = call.cid, connection = self.name, error:% = arbase::Chain(err),
+                    elapsed_ms;
+                    "outgoing call failed"
+                );
+            }
+        }
+        ended.map(|answered| reply(answered, elapsed_ms))
+    }
+
+    async fn attempts(
+        &self,
+        client: &reqwest::Client,
+        call: &RestCall,
+    ) -> Result<Answered, CallError> {
+        let spec = &self.basis.spec;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let pass = self.admit()?;
+            let left = call.deadline.saturating_duration_since(Instant::now());
+            let limit = call.attempt.min(left);
+            let once = attempt::once(client, call, spec.max_response_bytes);
+            let ended = match tokio::time::timeout(limit, once).await {
+                Ok(ended) => ended,
+                Err(_) => Err(Failed::Late { limit }),
+            };
+            let now = Instant::now();
+            let failed = match ended {
+                Ok(answered) => {
+                    let bad = self.is_failure(answered.status);
+                    pass.report(if bad { Ended::Badly } else { Ended::Well });
+                    if !bad {
+                        self.found_well(None);
+                        return Ok(answered);
+                    }
+                    self.found_badly(&format!("it answered with status {}", answered.status));
+                    Sent::Answered(answered)
+                }
+                Err(failed) => {
+                    pass.report(if failed.is_theirs() { Ended::Badly } else { Ended::Well });
+                    Sent::Failed(failed)
+                }
+            };
+            let left = call.deadline.saturating_duration_since(now);
+            let wait = attempt::wait_before_next(
+                &spec.retry,
+                attempts,
+                &call.method,
+                &failed,
+                left,
+                rand::random(),
+            );
+            match (wait, failed) {
+                (Some(wait), failed) => {
+                    log::debug!(
+                        cid:% = call.cid, connection = self.name, attempt = attempts,
+                        wait_ms = wait.as_millis(), error:% = failed;
+                        "outgoing call will be tried again"
+                    );
+                    self.counts.retries.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(wait).await;
+                }
+                // The service sees what the other side said.
+                (None, Sent::Answered(answered)) => return Ok(answered),
+                (None, Sent::Failed(failed)) => {
+                    let err = self.error(failed, &call.url, attempts);
+                    self.found_badly(&arbase::Chain(&err).to_string());
+                    return Err(err);
+                }
+            }
+        }
+    }
+
+    fn is_failure(&self, status: http::StatusCode) -> bool {
+        self.basis.spec.retry.on_status.contains(&status.as_u16())
+    }
+
+    /// One call of the health check, beside breaker and retries.
+    pub async fn ping(
+        &self,
+        deadline: Instant,
+        cid: Option<&Cid>,
+    ) -> Result<WorkerReply, CallError> {
+        let started = Instant::now();
+        let answered = self.ping_once(deadline, cid).await?;
+        Ok(reply(answered, started.elapsed().as_secs_f64() * 1000.0))
+    }
+
+    pub(super) async fn ping_once(
+        &self,
+        deadline: Instant,
+        cid: Option<&Cid>,
+    ) -> Result<Answered, CallError> {
+        let client = self.usable()?;
+        let spec = &self.basis.spec;
+        let own = spec.url_path.as_str();
+        let path = match &spec.ping_path {
+            Some(path) => path,
+            None if own.contains('{') => "/",
+            None => own,
+        };
+        let url = address::build(&spec.host, path, &Map::new(), &[])
+            .map_err(|source| CallError::Address { name: self.name.clone(), source })?;
+        let mut headers = HeaderMap::new();
+        self.present(&mut headers);
+        let cid = cid.cloned().unwrap_or_else(Cid::random);
+        if let Ok(value) = HeaderValue::from_str(cid.as_str()) {
+            headers.insert(CID, value);
+        }
+        let call = RestCall {
+            method: method(spec.ping_method),
+            url,
+            headers,
+            body: Bytes::new(),
+            attempt: Duration::from_millis(spec.timeout_ms),
+            deadline,
+            cid,
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let limit = call.attempt.min(left);
+        let once = attempt::once(client, &call, spec.max_response_bytes);
+        let ended = match tokio::time::timeout(limit, once).await {
+            Ok(ended) => ended,
+            Err(_) => Err(Failed::Late { limit }),
+        };
+        ended.map_err(|failed| self.error(failed, &call.url, 1))
+    }
+
+    /// Puts the credentials in, in place of what the service may have set there.
+    fn present(&self, headers: &mut HeaderMap) {
+        if let Some((name, value)) = &self.credentials {
+            headers.insert(name, value.clone());
+        }
+    }
+
+    fn error(&self, failed: Failed, url: &Url, attempts: u32) -> CallError {
+        let name = self.name.clone();
+        let address = address::shown(url);
+        match failed {
+            Failed::Late { limit } => CallError::Timeout { name, address, limit, attempts },
+            Failed::NotSent { cause } | Failed::Certificate { cause } => {
+                CallError::Unreachable { name, address, attempts, source: Cause(cause) }
+            }
+            Failed::Broken { cause } => {
+                CallError::Broken { name, address, attempts, source: Cause(cause) }
+            }
+            Failed::TooLarge { limit } => CallError::TooLarge { name, address, limit },
+        }
+    }
+
+    fn admit(&self) -> Result<Admitted<'_>, CallError> {
+        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        match breaker.admit(Instant::now()) {
+            Ok(pass) => Ok(Admitted { rest: self, pass, ended: Ended::GivenUp }),
+            Err(refused) => Err(CallError::CircuitOpen {
+                name: self.name.clone(),
+                failures: breaker.limit(),
+                // Whole milliseconds read better.
+                again_in: Duration::from_millis(
+                    u64::try_from(refused.again_in.as_millis()).unwrap_or(u64::MAX),
+                ),
+            }),
+        }
+    }
+
+    fn found_well(&self, ping_ms: Option<f64>) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.well(&self.name, ping_ms);
+    }
+
+    fn found_badly(&self, error: &str) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.badly(&self.name, error, None);
+    }
+
+    /// How it is.
+    pub fn status(&self) -> OutgoingStatus {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let unusable = self.usable().err().map(|err| err.to_string());
+        OutgoingStatus {
+            name: self.name.clone(),
+            address: self.address(),
+            health: if self.basis.spec.is_active { health.word() } else { "inactive" }.to_owned(),
+            last_error: unusable
+                .filter(|_| self.basis.spec.is_active)
+                .or_else(|| health.last_error.clone()),
+            checked_ms: health.checked_ms,
+            ping_ms: health.ping_ms,
+            circuit: breaker.state(Instant::now()).to_owned(),
+            calls: self.counts.calls.load(Ordering::Relaxed),
+            retries: self.counts.retries.load(Ordering::Relaxed),
+            failures: self.counts.failures.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// An attempt the breaker let through; given up if it is dropped without a report.
+struct Admitted<'r> {
+    rest: &'r Rest,
+    pass: Pass,
+    ended: Ended,
+}
+
+impl Admitted<'_> {
+    fn report(mut self, ended: Ended) {
+        self.ended = ended;
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        let mut breaker = self.rest.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        match breaker.report(self.pass, self.ended, Instant::now()) {
+            Some(true) => log::warn!(connection = self.rest.name; "circuit opened"),
+            Some(false) => log::info!(connection = self.rest.name; "circuit closed"),
+            None => {}
+        }
+    }
+}
+
+fn client(spec: &OutgoingRest) -> Result<reqwest::Client, TlsError> {
+    let is_tls = spec.host.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+    // Without TLS no authority has to be read.
+    let trust = if spec.validate_tls && is_tls {
+        Trust::Authorities(spec.tls_ca_pem.as_deref())
+    } else {
+        Trust::Anyone
+    };
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls::config(trust)?)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .pool_max_idle_per_host(usize::try_from(spec.pool_size).unwrap_or(usize::MAX))
+        .pool_idle_timeout(Duration::from_secs(60))
+        .connect_timeout(Duration::from_millis(spec.connect_timeout_ms))
+        .tcp_nodelay(true)
+        .user_agent(concat!("ARINT/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|err| TlsError::Setup(err.to_string()))
+}
+
+fn credentials(presents: &Presents) -> Option<(HeaderName, HeaderValue)> {
+    let (name, text) = match presents {
+        Presents::Basic { username, password } => {
+            let pair = BASE64_STANDARD.encode(format!("{username}:{}", password.0));
+            (AUTHORIZATION, format!("Basic {pair}"))
+        }
+        Presents::ApiKey { header, key } => {
+            (HeaderName::from_bytes(header.as_bytes()).ok()?, key.0.clone())
+        }
+        Presents::Bearer { token } => (AUTHORIZATION, format!("Bearer {}", token.0)),
+        Presents::Nothing | Presents::Unknown | Presents::Inactive { .. } => return None,
+    };
+    let mut value = HeaderValue::from_bytes(text.as_bytes()).ok()?;
+    value.set_sensitive(true);
+    Some((name, value))
+}
+
+fn method(method: HttpMethod) -> Method {
+    match method {
+        HttpMethod::Get => Method::GET,
+        HttpMethod::Post => Method::POST,
+        HttpMethod::Delete => Method::DELETE,
+        HttpMethod::Put => Method::PUT,
+        HttpMethod::Patch => Method::PATCH,
+        HttpMethod::Head => Method::HEAD,
+        HttpMethod::Options => Method::OPTIONS,
+    }
+}
+
+fn reply(answered: Answered, elapsed_ms: f64) -> WorkerReply {
+    let headers: Vec<[String; 2]> = answered
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let value = match std::str::from_utf8(value.as_bytes()) {
+                Ok(text) => text.to_owned(),
+                Err(_) => value.as_bytes().iter().map(|byte| char::from(*byte)).collect(),
+            };
+            [name.to_string(), value]
+        })
+        .collect();
+    WorkerReply {
+        meta: json!({
+            "status": answered.status.as_u16(),
+            "reason": answered.status.canonical_reason().unwrap_or_default(),
+            "url": answered.url.as_str(),
+            "headers": headers,
+            "elapsed_ms": elapsed_ms,
+        }),
+        body: answered.body,
+    }
+}

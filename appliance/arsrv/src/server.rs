@@ -1,0 +1,287 @@
+//! The core from start to stop, in the order in which it happens.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arapi::arsrv::{CheckRequest, CheckVerdict};
+use arbase::http::ListenError;
+use arbase::{Chain, Stop, Stopper};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::call::{Invoker, Outside};
+use crate::channel::table::Defaults;
+use crate::channel::{self, Table};
+use crate::config::Config;
+use crate::control::{self, Control};
+use crate::http::body::Budget;
+use crate::http::{Door, listen};
+use crate::outgoing::{self, Connections, Outgoing};
+use crate::pool::{self, Pool, PoolStatus};
+use crate::security::Secrets;
+use crate::world::{self, Progress, World};
+
+/// The socket of the data path, which the balancer speaks to.
+pub const HTTP_SOCKET: &str = "arsrv-http.sock";
+/// The socket of the control interface.
+pub const CONTROL_SOCKET: &str = "arsrv.sock";
+
+/// How long to wait for the first world before serving with what there is.
+const FIRST_WORLD: Duration = Duration::from_secs(5);
+/// How long requests under way may take to end after the stop.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How long workers may take to end after that.
+const WORKERS_END: Duration = Duration::from_secs(15);
+/// The size of the kernel's queue of file descriptors that is enough for thousands of connections both ways.
+const DESCRIPTORS: u64 = 65_536;
+
+/// What the doors and the control interface need of the workers.
+pub trait Workers: Invoker {
+    /// Loads sources in a fresh worker.
+    fn check(&self, request: CheckRequest) -> Waiting<'_, CheckVerdict>;
+
+    /// How the workers and their services are.
+    fn status(&self) -> PoolStatus;
+
+    /// Returns once every worker has ended.
+    fn stopped(&self) -> Waiting<'_, ()>;
+}
+
+/// Something under way.
+pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl Workers for Pool {
+    fn check(&self, request: CheckRequest) -> Waiting<'_, CheckVerdict> {
+        Box::pin(Self::check(self, request))
+    }
+
+    fn status(&self) -> PoolStatus {
+        Self::status(self)
+    }
+
+    fn stopped(&self) -> Waiting<'_, ()> {
+        Box::pin(Self::stopped(self))
+    }
+}
+
+/// What workers are started with.
+pub struct Surroundings {
+    /// The config.
+    pub config: Arc<Config>,
+    /// Answers their requests.
+    pub outside: Arc<dyn Outside>,
+    /// What is configured.
+    pub worlds: watch::Receiver<Arc<World>>,
+    /// Where they report, as [`pool::RECONCILER`].
+    pub progress: Progress,
+    /// When they are to end.
+    pub stop: Stop,
+}
+
+/// Why the core does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket cannot be served.
+    #[error("cannot serve requests")]
+    Listen(#[source] ListenError),
+}
+
+/// The running core.  Dropping it stops it without waiting.
+pub struct Server {
+    workers: Arc<dyn Workers>,
+    doors: Part,
+    inner: Part,
+    workers_stopper: Stopper,
+    stopping: Arc<AtomicBool>,
+}
+
+/// Tasks that are stopped together.
+struct Part {
+    stopper: Stopper,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Part {
+    async fn end(self) {
+        self.stopper.stop();
+        for task in self.tasks {
+            if let Err(err) = task.await {
+                log::error!(error:% = Chain(&err); "task ended badly");
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Starts the core.  Returns when it would serve.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, |around| {
+            let Surroundings { config, outside, worlds, progress, stop } = around;
+            Arc::new(Pool::start(config, outside, worlds, progress, stop))
+        })
+        .await
+    }
+
+    /// The same with other workers.
+    pub async fn start_with(
+        config: Config,
+        workers: impl FnOnce(Surroundings) -> Arc<dyn Workers>,
+    ) -> Result<Self, StartError> {
+        raise_descriptor_limit();
+        let config = Arc::new(config);
+        let (inner_stopper, inner_stop) = Stop::new();
+        let (workers_stopper, workers_stop) = Stop::new();
+        let (doors_stopper, doors_stop) = Stop::new();
+        let stopping = Arc::new(AtomicBool::new(false));
+
+        // Sockets first: whoever comes early waits in their queues instead of being refused.
+        let open = |name: &str| {
+            arbase::http::listen_unix(&config.runtime_dir.join(name), 0o660)
+                .map_err(StartError::Listen)
+        };
+        let http_socket = open(HTTP_SOCKET)?;
+        let control_socket = open(CONTROL_SOCKET)?;
+
+        // What is configured.
+        let store = arapi::arclst::Client::in_runtime_dir(&config.runtime_dir);
+        let progress = Progress::of(&[
+            channel::reconcile::RECONCILER,
+            outgoing::reconcile::RECONCILER,
+            pool::RECONCILER,
+        ]);
+        let (publish_world, worlds) = watch::channel(Arc::<World>::default());
+        let mut inner = Part { stopper: inner_stopper, tasks: Vec::new() };
+        inner.tasks.push(tokio::spawn(world::follow(
+            store.clone(),
+            publish_world,
+            inner_stop.clone(),
+        )));
+
+        // Connections out, before anybody could call out.
+        let (publish_connections, connections) = watch::channel(Arc::<Connections>::default());
+        let outgoing = Outgoing::of(connections);
+        inner.tasks.push(tokio::spawn(outgoing::reconcile::run(
+            worlds.clone(),
+            Secrets::of(store.clone()),
+            publish_connections,
+            progress.clone(),
+            inner_stop.clone(),
+        )));
+
+        // The workers.
+        let workers = workers(Surroundings {
+            config: Arc::clone(&config),
+            outside: Arc::new(outgoing.clone()),
+            worlds: worlds.clone(),
+            progress: progress.clone(),
+            stop: workers_stop,
+        });
+
+        // Channels, and the door they make.
+        let defaults = Defaults {
+            timeout: Duration::from_millis(config.timeout_ms),
+            max_body_bytes: config.max_body_bytes,
+        };
+        let (publish_table, tables) = watch::channel(Arc::<Table>::default());
+        inner.tasks.push(tokio::spawn(channel::reconcile::run(
+            worlds.clone(),
+            Secrets::of(store),
+            publish_table,
+            defaults,
+            progress.clone(),
+            inner_stop.clone(),
+        )));
+        let heard = Arc::new(AtomicBool::new(false));
+        let readiness = {
+            let (workers, heard, stopping) =
+                (Arc::clone(&workers), Arc::clone(&heard), Arc::clone(&stopping));
+            move || readiness(&*workers, &heard, &stopping)
+        };
+        let memory = usize::try_from(config.max_body_bytes).unwrap_or(usize::MAX);
+        let door = Arc::new(Door {
+            tables: tables.clone(),
+            invoker: Arc::clone(&workers) as Arc<dyn Invoker>,
+            readiness: Arc::new(readiness),
+            admin: arapi::arwadm::Client::in_runtime_dir(&config.runtime_dir, "arsrv"),
+            // Two bodies of the largest size, or many smaller ones.
+            budget: Budget::of(memory.saturating_mul(2)),
+            max_body_bytes: config.max_body_bytes,
+            return_tracebacks: config.return_tracebacks,
+        });
+
+        // The control interface: it answers while the rest is still coming up.
+        let control = Control {
+            workers: Arc::clone(&workers),
+            outgoing,
+            tables,
+            worlds,
+            progress: progress.clone(),
+            timeout: defaults.timeout,
+        };
+        inner.tasks.push(tokio::spawn(arbase::http::serve_unix(
+            control::router(control),
+            control_socket,
+            inner_stop,
+        )));
+
+        // Serve once there is something to serve, or what there is.
+        let first = async {
+            progress.wait_for_one(channel::reconcile::RECONCILER).await;
+            progress.wait_for_one(outgoing::reconcile::RECONCILER).await;
+        };
+        if tokio::time::timeout(FIRST_WORLD, first).await.is_err() {
+            log::warn!(
+                waited_ms = FIRST_WORLD.as_millis();
+                "object store not heard yet; serving without configuration"
+            );
+        }
+        heard.store(true, Ordering::Relaxed);
+        let serving = tokio::spawn(listen::serve(http_socket, door, DRAIN, doors_stop));
+        let doors = Part { stopper: doors_stopper, tasks: vec![serving] };
+        Ok(Self { workers, doors, inner, workers_stopper, stopping })
+    }
+
+    /// Serves until told to stop, then ends in order: no new requests, requests under way, workers, the rest.
+    pub async fn run_until(self, stop: Stop) {
+        stop.wait().await;
+        self.stopping.store(true, Ordering::Relaxed);
+        self.doors.end().await;
+        self.workers_stopper.stop();
+        if tokio::time::timeout(WORKERS_END, self.workers.stopped()).await.is_err() {
+            log::error!(waited_ms = WORKERS_END.as_millis(); "workers have not ended");
+        }
+        self.inner.end().await;
+    }
+}
+
+fn readiness(
+    workers: &dyn Workers,
+    heard: &AtomicBool,
+    stopping: &AtomicBool,
+) -> Result<(), String> {
+    if stopping.load(Ordering::Relaxed) {
+        return Err("the core is stopping".to_owned());
+    }
+    if !heard.load(Ordering::Relaxed) {
+        return Err("the configuration has not been heard yet".to_owned());
+    }
+    let status = workers.status();
+    if status.services.is_empty() || status.workers.iter().any(|worker| worker.state == "ready") {
+        return Ok(());
+    }
+    Err(status.problems.into_iter().next().unwrap_or("no worker is ready yet".to_owned()))
+}
+
+/// Thousands of clients and of calls out need more than the usual 1024 descriptors.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let wanted = hard.min(DESCRIPTORS);
+        if soft < wanted { setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) } else { Ok(()) }
+    });
+    if let Err(err) = raised {
+        log::warn!(error:% = err; "cannot raise the limit of open files");
+    }
+}
