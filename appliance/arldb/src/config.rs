@@ -14,8 +14,8 @@ use serde::Deserialize;
 const CORE_SOCKET: &str = "arsrv-http.sock";
 /// Where the core says how it is.
 pub(crate) const HEALTH_PATH: &str = "/arint/health";
-/// hyper counts header lines in the stack up to here, and in the heap above.
-const MOST_HEADERS: usize = 1000;
+/// The core takes 100 header lines; some are the balancer's own.
+const MOST_HEADERS: usize = 90;
 
 /// What an operator can set.  Times are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -34,7 +34,7 @@ pub struct Config {
 
     /// Client connections at once.  Default 8192.
     pub max_connections: usize,
-    /// Header lines of a request.  Default 100.
+    /// Header lines of a request.  Default 90, which is the most.
     pub max_header_count: usize,
     /// Bytes of request line and headers together.  Default 32 KiB.
     pub max_header_bytes: usize,
@@ -86,7 +86,7 @@ impl Default for Config {
             threads: (processors / 2).max(1),
             trusted_proxies: Vec::new(),
             max_connections: 8192,
-            max_header_count: 100,
+            max_header_count: MOST_HEADERS,
             max_header_bytes: 32 * 1024,
             max_body_bytes: 128 * 1024 * 1024,
             max_in_flight: 1024,
