@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from arint import frames
 from harness import SERVICES, Core
 
 
@@ -90,6 +91,22 @@ def test_a_lock_keeps_others_out(core: Core) -> None:
     """Many calls read, add and write; none is lost."""
     calls = [core.begin("counters.held-twice") for _ in range(12)]
     assert sorted(int(core.end(ident).text) for ident in calls) == list(range(1, 13))
+
+
+def test_a_worker_that_was_kept_warm_gets_its_database_later(deploy: Any, redis_socket: str) -> None:
+    """CONFIG brings what HELLO did not know, and can take it away."""
+    core = deploy(counters=(SERVICES / "counters.py").read_text())
+    assert core.call("counters.push").status == 500
+    kvdb = {"unix_socket_path": redis_socket, "username": None, "password": "s3cret"}
+    core.send(frames.with_json(frames.CONFIG, 0, {"kvdb": kvdb}))
+    assert core.call("counters.push").status == 200
+    core.send(frames.with_json(frames.CONFIG, 0, {"kvdb": None}))
+    assert core.call("counters.push").status == 500
+
+
+def test_a_cursor_of_many_keys_is_followed_to_its_end(core: Core) -> None:
+    """More keys than one scan gives."""
+    assert core.call("counters.many-keys").json() == {"len": 2500, "deleted": 2500, "left": 0}
 
 
 def test_without_a_database_the_sentence_says_so(deploy: Any) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from arint import call as calls
 from arint import jsons, life, userconfig
 from arint.plan import Plan
-from arint.runtime import Runtime
+from arint.runtime import Runtime, get
 
 #: The services of this worker, by name.
 plans: dict[str, Plan] = {}
@@ -55,9 +56,18 @@ def _set_inactive(document: dict[str, Any]) -> None:
 
 
 def _take_config(document: dict[str, Any]) -> None:
+    """Takes a CONFIG: each key that it has replaces what was, the others stay."""
     if "inactive" in document:
         _set_inactive(document)
-    userconfig.replace(document.get("user_config", {}))
+    if "user_config" in document:
+        userconfig.replace(document["user_config"])
+    if "kvdb" in document:
+        there = get()
+        if there.hello.get("kvdb") != document["kvdb"]:
+            there.hello["kvdb"] = document["kvdb"]
+            modules = sys.modules
+            if "arint.kvdb" in modules:
+                modules["arint.kvdb"].forget()
 
 
 def described(plan: Plan) -> dict[str, Any]:

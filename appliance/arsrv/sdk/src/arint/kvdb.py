@@ -16,7 +16,7 @@ from arint.errors import ZatoException
 
 _lock = threading.Lock()
 _client: Any = None
-_scripts: dict[str, Any] = {}
+_scripts: dict[str, str] = {}
 
 
 def client() -> Any:
@@ -27,6 +27,13 @@ def client() -> Any:
             if _client is None:
                 _client = _make(runtime.get().hello.get("kvdb"))
     return _client
+
+
+def forget() -> None:
+    """Makes the next use connect anew; commands under way keep their connection."""
+    global _client
+    with _lock:
+        _client = None
 
 
 def _make(config: dict[str, Any] | None) -> Any:
@@ -115,11 +122,10 @@ class LuaContainer:
 
     def add_lua_program(self, name: str, program: str) -> None:
         """Registers a program under a name, in place of an earlier one."""
-        _scripts[name] = client().register_script(program)
+        _scripts[name] = program
 
     def run_lua(self, name: str, keys: Any = (), args: Any = ()) -> Any:
         """Runs a program by its name; raises `KeyError` where it is not registered."""
-        script = _scripts.get(name)
-        if script is None:
-            raise KeyError(name)
-        return script(keys=list(keys), args=list(args))
+        there = client()
+        # EVALSHA, and EVAL where the server does not know the program yet.
+        return there.register_script(_scripts[name])(keys=list(keys), args=list(args))

@@ -47,9 +47,10 @@ _WATCH_EVERY_S = 0.002
 # Looks without a busy leader before the watcher sleeps until the next call.
 _WATCH_IDLE_LOOKS = 4
 _IDLE_THREAD_S = 30.0
-# From 3.12 on C code may recurse 10,000 levels deep whatever the recursion limit says: with 512 KiB a deeply
-# nested JSON body would be a crash.  Only what is touched takes memory.
-_STACK = 512 * 1024 if sys.version_info < (3, 12) else 8 * 1024 * 1024
+# CPython 3.13 lets C code recurse 10,000 levels deep whatever the recursion limit says: with less than 2 MiB a deeply
+# nested JSON body is a crash there.  Up to 3.12 its own parser needs the most, above 512 KiB.  Only what is touched
+# takes memory, but all of it counts against RLIMIT_DATA.
+_STACK = (1 if sys.version_info < (3, 13) else 4) * 1024 * 1024
 
 # Kept before `guard` replaces it.
 _really_exit = os._exit

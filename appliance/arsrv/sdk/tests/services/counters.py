@@ -114,3 +114,14 @@ class HeldTwice(Service):
 class NoKvdb(Service):
     def handle(self):
         self.kvdb.conn.get('a')
+
+
+class ManyKeys(Service):
+    def handle(self):
+        cache = self.cache.get_cache('builtin', 'many')
+        for number in range(2500):
+            cache.set('key.{}'.format(number), number)
+        out = {'len': len(cache)}
+        out['deleted'] = len(cache.delete_by_prefix('key.'))
+        out['left'] = len(cache)
+        self.response.payload = out
