@@ -124,7 +124,7 @@ impl Server {
         let mut parts = JoinSet::new();
         let connections = app.config.connections;
         let tls = certificate.map(|certificate| certificate.acceptor);
-        let (to_network, to_local) = (router.clone(), router.merge(arbase::logging::router()));
+        let (to_network, to_local) = (router.clone(), router);
         parts.spawn(listen::serve_network(
             network,
             tls,
