@@ -152,6 +152,3 @@ class Response:
     @content_type.setter
     def content_type(self, value: str | None) -> None:
         self.__dict__["content_type"] = value
-
-    def _set_payload(self, value: Any) -> None:
-        self.payload = value
