@@ -232,9 +232,11 @@ impl Inner {
             Some(_) => {
                 Err(failure(404, "inactive", format!("service `{}` is inactive", call.service)))
             }
-            None => {
-                Err(failure(404, "not-found", format!("service `{}` is not deployed", call.service)))
-            }
+            None => Err(failure(
+                404,
+                "not-found",
+                format!("service `{}` is not deployed", call.service),
+            )),
         };
         let table = self.table();
         if table.is_live {
@@ -317,25 +319,37 @@ impl Inner {
                 }
                 Some(Ended::Interrupted(how)) => {
                     if !call.is_idempotent {
-                        return Outcome::Failed(failure(503, "worker-died", format!(
-                            "service `{}` may or may not have been carried out: its worker ended ({how})",
-                            entry.name
-                        )));
+                        return Outcome::Failed(failure(
+                            503,
+                            "worker-died",
+                            format!(
+                                "service `{}` may or may not have been carried out: its worker ended ({how})",
+                                entry.name
+                            ),
+                        ));
                     }
                     if was_interrupted {
-                        return Outcome::Failed(failure(503, "worker-died", format!(
-                            "service `{}` was begun twice, and each time its worker ended ({how})",
-                            entry.name
-                        )));
+                        return Outcome::Failed(failure(
+                            503,
+                            "worker-died",
+                            format!(
+                                "service `{}` was begun twice, and each time its worker ended ({how})",
+                                entry.name
+                            ),
+                        ));
                     }
                     was_interrupted = true;
                 }
                 None => {
-                    let limit = deadline.saturating_duration_since(started).as_millis();
-                    return Outcome::Failed(failure(504, "timeout", format!(
-                        "service `{}` did not answer within {limit} ms",
-                        entry.name
-                    )));
+                    return Outcome::Failed(failure(
+                        504,
+                        "timeout",
+                        format!(
+                            "service `{}` did not answer within {} ms",
+                            entry.name,
+                            limit_ms(started, deadline)
+                        ),
+                    ));
                 }
             }
         }
@@ -382,10 +396,15 @@ impl Inner {
             Ok(Err(_)) | Err(_) => Err(busy(format!(
                 "service `{}` found no free worker within {} ms",
                 entry.name,
-                deadline.saturating_duration_since(started).as_millis()
+                limit_ms(started, deadline)
             ))),
         }
     }
+}
+
+/// The time a caller waited, as it was asked for: the deadline was counted a moment before the call.
+fn limit_ms(started: Instant, deadline: Instant) -> u128 {
+    deadline.saturating_duration_since(started).as_micros().div_ceil(1000)
 }
 
 fn failure(status: u16, kind: &str, message: String) -> Failure {
@@ -394,7 +413,14 @@ fn failure(status: u16, kind: &str, message: String) -> Failure {
     } else {
         serde_json::Value::String(message.clone())
     };
-    Failure { status, headers: Vec::new(), details, kind: kind.to_owned(), message, retry_after: None }
+    Failure {
+        status,
+        headers: Vec::new(),
+        details,
+        kind: kind.to_owned(),
+        message,
+        retry_after: None,
+    }
 }
 
 fn busy(message: String) -> Failure {

@@ -1,0 +1,3 @@
+//! The pool against real Python: calls, faults, confinement, deployments.
+
+mod worker;
