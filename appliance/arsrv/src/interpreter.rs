@@ -207,7 +207,9 @@ async fn finish(
     let mut folders = answer.prefixes;
     folders.extend(answer.path);
     // A virtual environment's interpreter is a link to one that lies elsewhere.
-    folders.extend(std::fs::canonicalize(&python).ok().and_then(|path| path.parent().map(Path::to_owned)));
+    folders.extend(
+        std::fs::canonicalize(&python).ok().and_then(|path| path.parent().map(Path::to_owned)),
+    );
     folders.sort();
     folders.dedup();
     Ok(Interpreter { python, uid, home: home.to_owned(), sdk, folders, warning })
@@ -251,7 +253,8 @@ fn unpack_now(home: &Path, target: &Path, uid: Option<u32>) -> std::io::Result<(
     make_folder(target, uid)?;
     for entry in std::fs::read_dir(home)? {
         let path = entry?.path();
-        let is_sdk = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sdk-"));
+        let is_sdk =
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sdk-"));
         if is_sdk && path != target {
             // Workers of a core that still stops may use it; they have loaded what they need.
             std::fs::remove_dir_all(&path)?;
@@ -277,7 +280,9 @@ fn write_dir(dir: &Dir<'_>, target: &Path) -> std::io::Result<()> {
 /// What a developer's Python left in the source folder is not part of the SDK.
 fn is_source(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    !name.starts_with('.') && name != "__pycache__" && !name.ends_with(".pyc")
+    !name.starts_with('.')
+        && name != "__pycache__"
+        && !name.ends_with(".pyc")
         && !name.ends_with(".egg-info")
 }
 
@@ -377,7 +382,9 @@ async fn compile(python: &Path, sdk: &Path) {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match tokio::time::timeout(LIMIT, command.status()).await {
         Ok(Ok(status)) if status.success() => {}
-        _ => log::warn!(path:% = sdk.display(); "the SDK cannot be compiled; workers start more slowly"),
+        _ => {
+            log::warn!(path:% = sdk.display(); "the SDK cannot be compiled; workers start more slowly")
+        }
     }
 }
 

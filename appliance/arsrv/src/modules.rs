@@ -175,7 +175,8 @@ mod tests {
             file_name: (*file).to_owned(),
             source: (*source).to_owned(),
         };
-        let request = CheckRequest { modules: modules.iter().map(given).collect(), removed: Vec::new() };
+        let request =
+            CheckRequest { modules: modules.iter().map(given).collect(), removed: Vec::new() };
         ModuleSet::named(BTreeMap::new()).changed_by(&request)
     }
 

@@ -8,8 +8,8 @@
 //! answered is told apart by whether user code had begun to run for it (docs/worker-protocol.md).
 
 pub mod frame;
-pub(crate) mod output;
 pub(crate) mod outbox;
+pub(crate) mod output;
 pub(crate) mod process;
 pub(crate) mod slots;
 mod tend;
@@ -447,7 +447,8 @@ impl Worker {
         match put {
             Ok(()) => link.outbox.push_body(body),
             Err(err) => {
-                let meta = serde_json::json!({"error": {"type": "too-large", "message": err.to_string()}});
+                let meta =
+                    serde_json::json!({"error": {"type": "too-large", "message": err.to_string()}});
                 let meta = meta.to_string();
                 // Short enough: one sentence.
                 frame::put_meta_body(link.outbox.tail(), Kind::Reply, id, meta.as_bytes(), 0).ok();
@@ -575,7 +576,9 @@ impl Worker {
             },
             Kind::Log => match LogFrame::parse(&payload) {
                 Ok(line) => line.log(&self.name, &self.logged),
-                Err(err) => log::warn!(worker = self.name.as_str(), error:% = err; "a log frame cannot be read"),
+                Err(err) => {
+                    log::warn!(worker = self.name.as_str(), error:% = err; "a log frame cannot be read")
+                }
             },
             Kind::Pong => {
                 self.ponged.fetch_max(id, Ordering::AcqRel);
@@ -583,11 +586,15 @@ impl Worker {
             }
             Kind::Ready => match serde_json::from_slice::<Loaded>(&payload) {
                 Ok(loaded) => self.settle(Ok(loaded)),
-                Err(err) => self.settle(Err(fault(format!("the worker's READY cannot be read: {err}")))),
+                Err(err) => {
+                    self.settle(Err(fault(format!("the worker's READY cannot be read: {err}"))))
+                }
             },
             Kind::Failed => {
                 let found = serde_json::from_slice::<LoadFault>(&payload);
-                let mut found = found.unwrap_or_else(|err| fault(format!("the worker's FAILED cannot be read: {err}")));
+                let mut found = found.unwrap_or_else(|err| {
+                    fault(format!("the worker's FAILED cannot be read: {err}"))
+                });
                 found.exit_code.get_or_insert(3);
                 self.settle(Err(found));
             }
@@ -595,7 +602,13 @@ impl Worker {
                 let confined = serde_json::from_slice(&payload).unwrap_or_default();
                 *self.confined.lock().unwrap_or_else(PoisonError::into_inner) = confined;
             }
-            Kind::Hello | Kind::Call | Kind::Reply | Kind::Cancel | Kind::Drain | Kind::Ping | Kind::Config => {
+            Kind::Hello
+            | Kind::Call
+            | Kind::Reply
+            | Kind::Cancel
+            | Kind::Drain
+            | Kind::Ping
+            | Kind::Config => {
                 self.drain(Cause::Protocol(format!("a worker does not send a {kind:?} frame")));
             }
         }
@@ -614,7 +627,9 @@ impl Worker {
     }
 
     fn take_result(&self, id: u64, payload: Bytes) {
-        let outcome = match MetaBody::split(Kind::Result, payload).and_then(|parts| outcome_of(&parts)) {
+        let outcome = match MetaBody::split(Kind::Result, payload)
+            .and_then(|parts| outcome_of(&parts))
+        {
             Ok(outcome) => outcome,
             Err(err) => {
                 log::error!(worker = self.name.as_str(), error:% = err; "a result cannot be read");
@@ -650,14 +665,17 @@ impl Worker {
     fn take_too_long(self: &Arc<Self>, kind: Kind, id: u64, length: usize) {
         let message = format!("{length} bytes are above the {} allowed", frame::MAX_LENGTH);
         match kind {
-            Kind::Result => self.answer(id, Outcome::Failed(Failure {
-                status: 500,
-                headers: Vec::new(),
-                details: serde_json::Value::String(format!("answer is too large: {message}")),
-                kind: "too-large".to_owned(),
-                message: format!("answer is too large: {message}"),
-                retry_after: None,
-            })),
+            Kind::Result => self.answer(
+                id,
+                Outcome::Failed(Failure {
+                    status: 500,
+                    headers: Vec::new(),
+                    details: serde_json::Value::String(format!("answer is too large: {message}")),
+                    kind: "too-large".to_owned(),
+                    message: format!("answer is too large: {message}"),
+                    retry_after: None,
+                }),
+            ),
             Kind::Request => self.refuse_request(id, &message),
             _ => self.drain(Cause::Protocol(format!("a {kind:?} frame of {message}"))),
         }

@@ -119,8 +119,7 @@ impl Warm {
 
     /// Lets a worker go, if it is still kept.
     fn forget(&self, worker: &Arc<Worker>) {
-        let expired =
-            locked(&self.0).take_if(|waiting| Arc::ptr_eq(&waiting.worker, worker));
+        let expired = locked(&self.0).take_if(|waiting| Arc::ptr_eq(&waiting.worker, worker));
         if let Some(expired) = expired {
             expired.worker.drain(Cause::Unneeded);
         }
@@ -564,7 +563,10 @@ impl Keeper {
             Err(err) => {
                 let why = reason_of(&err);
                 log::error!(group = name.as_str(), error = why.as_str(); "worker does not start");
-                self.inner.problem(&key, Some(format!("a worker of group `{name}` does not start: {why}")));
+                self.inner.problem(
+                    &key,
+                    Some(format!("a worker of group `{name}` does not start: {why}")),
+                );
                 let trouble = self.trouble.entry(name).or_default();
                 trouble.failed_starts += 1;
                 trouble.not_before = Some(Instant::now() + pause_after(trouble.failed_starts));
@@ -594,15 +596,14 @@ impl Keeper {
         );
         let missing = confined.missing.join("; ");
         if !missing.is_empty() {
-            self.inner.problem("sandbox", Some(format!("workers are not confined as they should be: {missing}")));
+            self.inner.problem(
+                "sandbox",
+                Some(format!("workers are not confined as they should be: {missing}")),
+            );
         }
     }
 
-    fn tried(
-        &mut self,
-        set: Arc<ModuleSet>,
-        outcome: Result<(Arc<Worker>, Loaded), LaunchError>,
-    ) {
+    fn tried(&mut self, set: Arc<ModuleSet>, outcome: Result<(Arc<Worker>, Loaded), LaunchError>) {
         let is_wanted =
             matches!(&self.candidate, Some(Candidate::Trying(hash)) if *hash == set.hash);
         match outcome {
@@ -740,7 +741,11 @@ impl Keeper {
         self.failed_tries = 0;
         self.inner.problem("modules", None);
         let before = self.live.replace(Live { set: Arc::clone(&set), services });
-        let kept = [Some(set.hash.clone()), before.map(|live| live.set.hash.clone()), self.inner.warm.hash()];
+        let kept = [
+            Some(set.hash.clone()),
+            before.map(|live| live.set.hash.clone()),
+            self.inner.warm.hash(),
+        ];
         self.remove_old_sets(kept.into_iter().flatten().collect());
     }
 
@@ -856,8 +861,7 @@ impl Keeper {
             let key = (name.clone(), set.hash.clone());
             let starting = self.starting.get(&key).copied().unwrap_or(0);
             let worn_out = self.worn_out.iter().filter(|(of, _)| *of == name).count();
-            let living =
-                locked(&self.inner.workers).iter().filter(|(of, _)| *of == name).count();
+            let living = locked(&self.inner.workers).iter().filter(|(of, _)| *of == name).count();
             let have = group.members().len() + starting;
             // Workers that end slowly must not pile up.
             let room = (3 * group.wanted + 2).saturating_sub(living + starting);
@@ -865,7 +869,8 @@ impl Keeper {
             for _ in 0..missing {
                 *self.starting.entry(key.clone()).or_default() += 1;
                 let (inner, launcher) = (Arc::clone(&self.inner), Arc::clone(&launcher));
-                let (group, set, settings) = (name.clone(), Arc::clone(&set), self.settings.clone());
+                let (group, set, settings) =
+                    (name.clone(), Arc::clone(&set), self.settings.clone());
                 tokio::spawn(async move {
                     let outcome = inner.launch(&launcher, &group, &set, &settings).await;
                     inner.tell(Event::Started { group, set, outcome });

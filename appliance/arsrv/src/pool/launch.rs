@@ -113,8 +113,11 @@ impl Launcher {
             };
             for entry in entries.flatten() {
                 let path = entry.path();
-                let removed =
-                    if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                let removed = if path.is_dir() {
+                    std::fs::remove_dir_all(&path)
+                } else {
+                    std::fs::remove_file(&path)
+                };
                 if let Err(err) = removed {
                     log::warn!(path:% = path.display(), error:% = err; "a dead worker's files cannot be removed");
                 }
@@ -195,7 +198,8 @@ impl Launcher {
                 .saturating_mul(2)
                 .saturating_add(threads.saturating_mul(THREAD))
                 .saturating_add(OVERHEAD),
-            processes: uid.map(|_| workers.saturating_mul(4).saturating_add(8).saturating_mul(threads + 64)),
+            processes: uid
+                .map(|_| workers.saturating_mul(4).saturating_add(8).saturating_mul(threads + 64)),
         };
         let args = ["-X", "utf8", "-P", "-s", "-m", "arint.worker"].map(str::to_owned).to_vec();
         Spec {

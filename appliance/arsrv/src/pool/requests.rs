@@ -45,7 +45,10 @@ impl Inner {
         let meta: Value = match serde_json::from_slice(&parts.meta) {
             Ok(meta) => meta,
             Err(err) => {
-                return refused("bad-request", &format!("the request's metadata cannot be read: {err}"));
+                return refused(
+                    "bad-request",
+                    &format!("the request's metadata cannot be read: {err}"),
+                );
             }
         };
         let origin = worker.origin(meta.get("call").and_then(Value::as_u64).unwrap_or(0));
@@ -65,7 +68,9 @@ impl Inner {
         };
         let depth = origin.depth.saturating_add(1);
         if depth > DEEPEST {
-            let message = format!("service `{service}` cannot be invoked: {DEEPEST} services wait for each other already");
+            let message = format!(
+                "service `{service}` cannot be invoked: {DEEPEST} services wait for each other already"
+            );
             return refused("refused", &message);
         }
         let data_format = match text(meta, "data_format") {
@@ -103,7 +108,13 @@ impl Inner {
             Outcome::Failed(failure) => {
                 let by_us = matches!(
                     failure.kind.as_str(),
-                    "not-found" | "inactive" | "timeout" | "busy" | "worker-died" | "too-large" | "internal"
+                    "not-found"
+                        | "inactive"
+                        | "timeout"
+                        | "busy"
+                        | "worker-died"
+                        | "too-large"
+                        | "internal"
                 );
                 if by_us {
                     // The words of docs/worker-protocol.md.
@@ -160,7 +171,8 @@ mod tests {
     #[test]
     fn repeated_headers_become_lists() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let headers = headers_of(vec![pair("a", "1"), pair("b", "2"), pair("a", "3"), pair("a", "4")]);
+        let headers =
+            headers_of(vec![pair("a", "1"), pair("b", "2"), pair("a", "3"), pair("a", "4")]);
         assert_eq!(headers, json!({"a": ["1", "3", "4"], "b": "2"}));
     }
 }

@@ -73,9 +73,9 @@ impl Drop for SlotsFile {
 
 /// Reads the file's bytes, whatever they are.
 fn parse(bytes: &[u8]) -> Slots {
-    let mut numbers = bytes.chunks_exact(8).map(|eight| {
-        u64::from_le_bytes(eight.first_chunk().copied().unwrap_or_default())
-    });
+    let mut numbers = bytes
+        .chunks_exact(8)
+        .map(|eight| u64::from_le_bytes(eight.first_chunk().copied().unwrap_or_default()));
     let current = numbers.next().unwrap_or(0);
     Slots { current, begun: numbers.take(SLOTS).filter(|id| *id != 0).collect() }
 }

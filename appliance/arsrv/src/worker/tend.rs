@@ -48,14 +48,11 @@ struct Watch {
 
 /// Tends a worker to its end.
 pub(super) async fn tend(worker: Arc<Worker>, mut child: Child, tasks: Tasks, scratch: Scratch) {
-    let mut watch = Watch {
-        pinged: Instant::now(),
-        done_since: None,
-        kill_at: None,
-        worn_out_told: false,
-    };
+    let mut watch =
+        Watch { pinged: Instant::now(), done_since: None, kill_at: None, worn_out_told: false };
     let status = loop {
-        let pause = if worker.state() == State::Ready && worker.in_flight() == 0 { IDLE } else { BUSY };
+        let pause =
+            if worker.state() == State::Ready && worker.in_flight() == 0 { IDLE } else { BUSY };
         tokio::select! {
             status = child.wait() => break status,
             () = worker.to_tend.notified() => {}
@@ -250,10 +247,10 @@ fn bury(worker: &Arc<Worker>, status: Option<ExitStatus>) {
         _ => exit,
     };
     // An unreadable file says the worst: nothing is known to have not begun.
-    let slots = worker.slots.read().unwrap_or_else(|_| Slots {
-        current: 0,
-        begun: calls.keys().copied().collect(),
-    });
+    let slots = worker
+        .slots
+        .read()
+        .unwrap_or_else(|_| Slots { current: 0, begun: calls.keys().copied().collect() });
     let own_doing = killed_by_us || status.is_some_and(was_its_own_doing);
     let unanswered = calls.iter().filter(|(_, pending)| pending.given_up.is_none());
     let culprit = match &cause {
