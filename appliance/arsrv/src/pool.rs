@@ -214,7 +214,7 @@ impl Inner {
         let started = Instant::now();
         let entry = match self.entry(&call).await {
             Ok(entry) => entry,
-            Err(failure) => return Outcome::Failed(failure),
+            Err(failure) => return Outcome::Failed(*failure),
         };
         let outcome = self.call_entry(&entry, &call, depth, started).await;
         let has_failed = match &outcome {
@@ -226,7 +226,7 @@ impl Inner {
     }
 
     /// The service; waits while nothing is live yet.
-    async fn entry(&self, call: &Call) -> Result<Arc<Entry>, Failure> {
+    async fn entry(&self, call: &Call) -> Result<Arc<Entry>, Box<Failure>> {
         let find = |table: &Table| match table.services.get(&*call.service) {
             Some(entry) if entry.is_active => Ok(Arc::clone(entry)),
             Some(_) => {
@@ -257,7 +257,7 @@ impl Inner {
     }
 
     /// One more call that waits, if that many may.
-    fn wait_in_line(&self, service: &str) -> Result<Counted<'_>, Failure> {
+    fn wait_in_line(&self, service: &str) -> Result<Counted<'_>, Box<Failure>> {
         let counted = Counted::of(&self.waiting);
         let waiting = self.waiting.load(Ordering::Acquire);
         if waiting > self.config.queue {
@@ -281,7 +281,7 @@ impl Inner {
             None => None,
             Some(permits) => match self.permit(entry, permits, deadline).await {
                 Ok(permit) => Some(permit),
-                Err(failure) => return Outcome::Failed(failure),
+                Err(failure) => return Outcome::Failed(*failure),
             },
         };
         let load = if depth > 0 { Load::Nested } else { entry.load() };
@@ -289,7 +289,7 @@ impl Inner {
         loop {
             let place = match self.place(entry, load, started, deadline).await {
                 Ok(place) => place,
-                Err(failure) => return Outcome::Failed(failure),
+                Err(failure) => return Outcome::Failed(*failure),
             };
             let worker = Arc::clone(place.worker());
             let sending = Sending {
@@ -304,14 +304,14 @@ impl Inner {
                 // It has begun to drain since it was chosen.
                 Err(Unsent::Closed) => continue,
                 Err(Unsent::Frame(err)) => {
-                    return Outcome::Failed(failure(413, "too-large", err.to_string()));
+                    return Outcome::Failed(*failure(413, "too-large", err.to_string()));
                 }
             };
             match sent.wait(deadline).await {
                 Some(Ended::Answered(outcome)) => return outcome,
                 Some(Ended::NeverBegun) => {}
                 Some(Ended::Responsible(how)) => {
-                    return Outcome::Failed(failure(
+                    return Outcome::Failed(*failure(
                         503,
                         "worker-died",
                         format!("service `{}` ended its worker ({how})", entry.name),
@@ -319,7 +319,7 @@ impl Inner {
                 }
                 Some(Ended::Interrupted(how)) => {
                     if !call.is_idempotent {
-                        return Outcome::Failed(failure(
+                        return Outcome::Failed(*failure(
                             503,
                             "worker-died",
                             format!(
@@ -329,7 +329,7 @@ impl Inner {
                         ));
                     }
                     if was_interrupted {
-                        return Outcome::Failed(failure(
+                        return Outcome::Failed(*failure(
                             503,
                             "worker-died",
                             format!(
@@ -341,7 +341,7 @@ impl Inner {
                     was_interrupted = true;
                 }
                 None => {
-                    return Outcome::Failed(failure(
+                    return Outcome::Failed(*failure(
                         504,
                         "timeout",
                         format!(
@@ -360,7 +360,7 @@ impl Inner {
         entry: &Entry,
         permits: &Arc<tokio::sync::Semaphore>,
         deadline: Instant,
-    ) -> Result<tokio::sync::OwnedSemaphorePermit, Failure> {
+    ) -> Result<tokio::sync::OwnedSemaphorePermit, Box<Failure>> {
         if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
             return Ok(permit);
         }
@@ -383,7 +383,7 @@ impl Inner {
         load: Load,
         started: Instant,
         deadline: Instant,
-    ) -> Result<Place, Failure> {
+    ) -> Result<Place, Box<Failure>> {
         let group = entry.group();
         let given = match group.place(load) {
             Ok(place) => return Ok(place),
@@ -407,22 +407,24 @@ fn limit_ms(started: Instant, deadline: Instant) -> u128 {
     deadline.saturating_duration_since(started).as_micros().div_ceil(1000)
 }
 
-fn failure(status: u16, kind: &str, message: String) -> Failure {
+fn failure(status: u16, kind: &str, message: String) -> Box<Failure> {
     let details = if status == 404 {
         serde_json::Value::Null
     } else {
         serde_json::Value::String(message.clone())
     };
-    Failure {
+    Box::new(Failure {
         status,
         headers: Vec::new(),
         details,
         kind: kind.to_owned(),
         message,
         retry_after: None,
-    }
+    })
 }
 
-fn busy(message: String) -> Failure {
-    Failure { retry_after: Some(RETRY_AFTER), ..failure(503, "busy", message) }
+fn busy(message: String) -> Box<Failure> {
+    let mut failure = failure(503, "busy", message);
+    failure.retry_after = Some(RETRY_AFTER);
+    failure
 }

@@ -62,8 +62,6 @@ pub(crate) trait Seat: Send + 'static {}
 pub(crate) struct End {
     /// In words: `exit code 3`, `signal SIGSEGV`, `memory …`.
     pub(crate) how: String,
-    /// The exit code, or the signal as a negative number.
-    pub(crate) number: Option<i32>,
     /// The services held responsible.
     pub(crate) blamed: Vec<Arc<str>>,
     /// Whether it was to end.
@@ -234,8 +232,6 @@ struct Pending {
 /// What a worker has loaded.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Loaded {
-    /// Python's version.
-    pub(crate) python: String,
     /// The services.
     pub(crate) services: Vec<FoundService>,
 }
@@ -525,7 +521,7 @@ impl Worker {
             }
             self.heard_ms.store(self.age_ms(), Ordering::Relaxed);
             loop {
-                match decoder.next() {
+                match decoder.take() {
                     Ok(Some(frame)) => self.take(frame),
                     Ok(None) => break,
                     Err(err) => {

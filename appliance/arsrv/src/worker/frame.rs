@@ -146,7 +146,7 @@ impl Decoder {
     }
 
     /// The next frame, or nothing if it has not arrived whole.
-    pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+    pub fn take(&mut self) -> Result<Option<Frame>, FrameError> {
         if self.skip > 0 {
             let skipped = self.skip.min(self.buffer.len());
             self.buffer.advance(skipped);
@@ -482,7 +482,7 @@ pub fn fuzz(bytes: &[u8]) {
     for piece in bytes.chunks(7) {
         decoder.room().extend_from_slice(piece);
         loop {
-            let payload = match decoder.next() {
+            let payload = match decoder.take() {
                 Ok(Some(Frame { kind, payload: Payload::Whole(payload), .. })) => (kind, payload),
                 Ok(Some(_)) => continue,
                 Ok(None) => break,

@@ -279,7 +279,7 @@ fn bury(worker: &Arc<Worker>, status: Option<ExitStatus>) {
         tell.send(ended).ok();
     }
     let was_wanted = matches!(cause, Some(Cause::Unneeded));
-    let end = End { how, number, blamed, was_wanted };
+    let end = End { how, blamed, was_wanted };
     worker.host.ended(worker, &end);
     worker.gone.send_replace(true);
 }

@@ -306,11 +306,6 @@ impl CallBuilder<'_> {
         self
     }
 
-    pub(crate) fn json(mut self) -> Self {
-        self.call.data_format = "json";
-        self
-    }
-
     pub(crate) fn within(mut self, limit: Duration) -> Self {
         self.call.deadline = Instant::now() + limit;
         self

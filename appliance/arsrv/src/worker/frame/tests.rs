@@ -25,7 +25,7 @@ fn frames_of(stream: &[u8], random: &mut StdRng) -> Vec<Frame> {
         let (piece, behind) = rest.split_at(random.random_range(1..=rest.len()));
         rest = behind;
         decoder.room().extend_from_slice(piece);
-        while let Some(frame) = decoder.next().unwrap() {
+        while let Some(frame) = decoder.take().unwrap() {
             frames.push(frame);
         }
     }
@@ -131,7 +131,7 @@ fn a_frame_that_is_too_long_is_announced_and_what_follows_is_still_read() {
     let mut decoder = Decoder::default();
     let length = u32::try_from(MAX_LENGTH + 1).unwrap();
     decoder.room().extend_from_slice(&head_of(length, Kind::Result, 9));
-    let announced = decoder.next().unwrap().unwrap();
+    let announced = decoder.take().unwrap().unwrap();
     let payload = MAX_LENGTH + 1 - BEHIND_LENGTH;
     assert_eq!((announced.id, announced.payload), (9, Payload::TooLong(payload)));
     let piece = vec![1; 1024 * 1024];
@@ -139,14 +139,14 @@ fn a_frame_that_is_too_long_is_announced_and_what_follows_is_still_read() {
     while left > 0 {
         let now = left.min(piece.len());
         decoder.room().extend_from_slice(&piece[..now]);
-        assert_eq!(decoder.next().unwrap(), None);
+        assert_eq!(decoder.take().unwrap(), None);
         left -= now;
     }
     assert!(decoder.buffer.capacity() < 8 * 1024 * 1024, "it must not be kept");
     let mut next = Vec::new();
     put_plain(&mut next, Kind::Pong, 3, b"").unwrap();
     decoder.room().extend_from_slice(&next);
-    assert_eq!(decoder.next().unwrap().unwrap().kind, Kind::Pong);
+    assert_eq!(decoder.take().unwrap().unwrap().kind, Kind::Pong);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn bytes_that_are_no_frame_are_refused_with_the_number_found() {
     let refused = |bytes: &[u8]| {
         let mut decoder = Decoder::default();
         decoder.room().extend_from_slice(bytes);
-        decoder.next().unwrap_err().to_string()
+        decoder.take().unwrap_err().to_string()
     };
     let mut short = head_of(8, Kind::Pong, 1);
     assert_eq!(refused(&short), "frame length 8 is below the 9 of a frame without payload");
