@@ -26,6 +26,9 @@ SRC = Path(__file__).resolve().parent.parent / "src"
 SERVICES = Path(__file__).resolve().parent / "services"
 LIMIT_S = 20.0
 
+#: A module that keeps the watcher from taking the lead, so that only what hands it over by itself lets others run.
+UNWATCHED = "from arint import runtime\nruntime._WATCH_EVERY_S = 3600\n"
+
 Responder = Callable[[dict[str, Any], bytes], "tuple[dict[str, Any], bytes] | None"]
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 from arint import frames
-from harness import SERVICES, Core
+from harness import SERVICES, UNWATCHED, Core
 
 
 @pytest.fixture
 def core(deploy: Any, redis_socket: str) -> Core:
     """A worker that knows the key-value server."""
     kvdb = {"unix_socket_path": redis_socket, "username": None, "password": "s3cret"}
-    running: Core = deploy(hello={"kvdb": kvdb}, counters=(SERVICES / "counters.py").read_text())
+    running: Core = deploy(hello={"kvdb": kvdb}, unwatched=UNWATCHED, counters=(SERVICES / "counters.py").read_text())
     assert running.failed is None, running.failed
     import redis
 

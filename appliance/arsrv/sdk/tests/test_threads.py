@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from arint import frames
-from harness import SERVICES, Core
+from harness import SERVICES, UNWATCHED, Core
 
 
 @pytest.fixture
@@ -97,7 +97,8 @@ def test_a_service_that_waits_for_the_core_lets_others_run(deploy: Any) -> None:
 
 def test_ping_is_answered_while_the_only_service_waits_for_the_core(deploy: Any) -> None:
     """The leader itself reads on while it waits."""
-    core = deploy(order_rules=(SERVICES / "order_rules.py").read_text(), orders=(SERVICES / "orders.py").read_text())
+    sources = {name: (SERVICES / f"{name}.py").read_text() for name in ("order_rules", "orders")}
+    core = deploy(unwatched=UNWATCHED, **sources)
     waiting = core.begin("orders.remote", {"service": "far.away", "data": 1})
     core.wait(lambda: bool(core.held), "the request")
     core.ping(3)
@@ -105,6 +106,16 @@ def test_ping_is_answered_while_the_only_service_waits_for_the_core(deploy: Any)
     core.reply(core.held[0][0], {"status": 200, "content_type": "text/plain", "headers": {}}, b"x")
     assert core.end(waiting).json() == {"got": "x"}
     assert threads == 2, "a second thread was started though nobody needed it"
+
+
+def test_a_service_that_sleeps_by_the_sdk_hands_the_lead_over_itself(deploy: Any) -> None:
+    """Without the watcher's help."""
+    sources = {name: (SERVICES / f"{name}.py").read_text() for name in ("order_rules", "orders")}
+    core = deploy(unwatched=UNWATCHED, **sources)
+    sleeping = core.begin("orders.slow")
+    core.ping()
+    assert core.call("orders.silent").status == 200
+    assert sleeping not in core.results
 
 
 def thread_count(core: Core) -> int:
