@@ -17,7 +17,7 @@ pub(crate) const HEALTH_PATH: &str = "/arint/health";
 /// The core takes 100 header lines; some are the balancer's own.
 const MOST_HEADERS: usize = 90;
 
-/// What an operator can set.  Times are in milliseconds.
+/// What an operator can set.  Fields that end in `_ms` are milliseconds.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -51,6 +51,9 @@ pub struct Config {
     pub header_timeout_ms: u64,
     /// Longest pause of a client within a body.  Default 30000.
     pub body_timeout_ms: u64,
+    /// Bytes a second that a body must come with on average, once it has taken longer than
+    /// `body_timeout_ms`; 0: any.  Default 512.
+    pub min_body_rate: u64,
     /// How long a connection may be open with no request.  Default 75000.
     pub keep_alive_timeout_ms: u64,
     /// From a request being complete to the beginning of its answer.  Default 120000.
@@ -94,6 +97,7 @@ impl Default for Config {
             queue_timeout_ms: 10_000,
             header_timeout_ms: 10_000,
             body_timeout_ms: 30_000,
+            min_body_rate: 512,
             keep_alive_timeout_ms: 75_000,
             request_timeout_ms: 120_000,
             write_timeout_ms: 30_000,
@@ -130,6 +134,7 @@ impl Config {
             ("queue_timeout_ms", self.queue_timeout_ms, 1, most_ms),
             ("header_timeout_ms", self.header_timeout_ms, 1, most_ms),
             ("body_timeout_ms", self.body_timeout_ms, 1, most_ms),
+            ("min_body_rate", self.min_body_rate, 0, 1024 * 1024 * 1024),
             ("keep_alive_timeout_ms", self.keep_alive_timeout_ms, 1, most_ms),
             ("request_timeout_ms", self.request_timeout_ms, 1, most_ms),
             ("write_timeout_ms", self.write_timeout_ms, 1, most_ms),
@@ -163,6 +168,7 @@ impl Config {
             max_body_bytes: self.max_body_bytes,
             header_timeout: Duration::from_millis(self.header_timeout_ms),
             body_timeout: Duration::from_millis(self.body_timeout_ms),
+            min_body_rate: self.min_body_rate,
             keep_alive_timeout: Duration::from_millis(self.keep_alive_timeout_ms),
             request_timeout: Duration::from_millis(self.request_timeout_ms),
             write_timeout: Duration::from_millis(self.write_timeout_ms),

@@ -30,6 +30,20 @@ pub enum StartError {
     Control(#[from] arbase::http::ListenError),
 }
 
+/// Sees to it that the limits of the config are the ones that count.
+fn make_room(config: &Config) {
+    // Besides clients: a connection to the core per request in flight, idle ones, and a few of our own.
+    let most = config.max_connections + config.max_in_flight + config.max_idle_backend + 64;
+    let wanted = u64::try_from(most).unwrap_or(u64::MAX);
+    match arbase::raise_open_files(wanted) {
+        Ok(allowed) if allowed < wanted => {
+            log::warn!(wanted, allowed; "fewer open files are allowed than all connections need");
+        }
+        Ok(_) => {}
+        Err(err) => log::warn!(error:% = err; "cannot raise the limit of open files"),
+    }
+}
+
 /// The balancer, listening.
 #[derive(Debug)]
 pub struct Server {
@@ -45,6 +59,7 @@ impl Server {
     /// socket's queue until [`Server::run_until`].
     pub fn start(config: Config) -> Result<Self, StartError> {
         let listening = Listening::on(config.listen)?;
+        make_room(&config);
         let control = arbase::http::listen_unix(&config.runtime_dir.join("arldb.sock"), 0o660)?;
         let backends = BackendSet::new(BackendSettings {
             health_path: PathAndQuery::from_static(HEALTH_PATH),

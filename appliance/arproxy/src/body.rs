@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use crate::limits::Limits;
 pub use crate::watch::BodyFault;
 use crate::watch::{Phase, Watch};
 
@@ -18,12 +19,32 @@ use crate::watch::{Phase, Watch};
 pub struct ClientBody {
     inner: Incoming,
     left: u64,
+    /// Bytes a second that it has to come with once `patience` is over; 0: any.
+    min_rate: u64,
+    patience: Duration,
+    /// When it was first waited for, and what has come since.
+    slow: Option<(Instant, u64)>,
     watch: Arc<Watch>,
 }
 
 impl ClientBody {
-    pub(crate) fn new(inner: Incoming, limit: u64, watch: Arc<Watch>) -> Self {
-        Self { inner, left: limit, watch }
+    pub(crate) fn new(inner: Incoming, limits: &Limits, watch: Arc<Watch>) -> Self {
+        Self {
+            inner,
+            left: limits.max_body_bytes,
+            min_rate: limits.min_body_rate,
+            patience: limits.body_timeout,
+            slow: None,
+            watch,
+        }
+    }
+
+    /// Counts what came; true if it comes too slowly.
+    fn is_too_slow(&mut self, length: u64) -> bool {
+        let Some((since, received)) = &mut self.slow else { return false };
+        *received = received.saturating_add(length);
+        let taken = since.elapsed();
+        taken > self.patience && *received / taken.as_secs().max(1) < self.min_rate
     }
 
     fn fail(&self, fault: BodyFault) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
@@ -44,7 +65,9 @@ impl Body for ClientBody {
             match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Pending => {
                     if self.watch.phase() != Phase::Receiving {
-                        self.watch.enter(Phase::Receiving, Instant::now());
+                        let now = Instant::now();
+                        self.slow.get_or_insert((now, 0));
+                        self.watch.enter(Phase::Receiving, now);
                     }
                     return Poll::Pending;
                 }
@@ -63,6 +86,9 @@ impl Body for ClientBody {
                         return self.fail(BodyFault::TooLarge);
                     };
                     self.left = left;
+                    if self.is_too_slow(length) {
+                        return self.fail(BodyFault::TooSlow);
+                    }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
             }

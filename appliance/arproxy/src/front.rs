@@ -300,7 +300,7 @@ impl Front {
                     log::warn!(connections = connections.len(), waited:? = waited; "requests cut off by the stop");
                 }
                 for connection in connections.values() {
-                    if over || (waited >= IDLE_GRACE && connection.watch.is_between_requests()) {
+                    if over || (waited >= IDLE_GRACE && connection.watch.is_idle()) {
                         connection.task.abort();
                     }
                 }
@@ -507,7 +507,7 @@ impl Shared {
         watch: &Arc<Watch>,
     ) -> Prepared {
         let (mut head, body) = request.into_parts();
-        let body = ClientBody::new(body, self.limits.max_body_bytes, Arc::clone(watch));
+        let body = ClientBody::new(body, &self.limits, Arc::clone(watch));
         if let Err(refusal) = headers::admit(&mut head, peer, ids) {
             return Prepared::Refused(refusal);
         }
@@ -539,6 +539,10 @@ impl Shared {
     }
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one call; a box would cost each request"
+)]
 enum Prepared {
     Ask(Exchange),
     Done(Response<Bytes>),

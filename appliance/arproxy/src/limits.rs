@@ -17,6 +17,9 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Longest pause of a client within a body; longer is answered 408.
     pub body_timeout: Duration,
+    /// Bytes a second that a body must come with on average, once it has taken longer than
+    /// `body_timeout`; 0: any.  Slower is answered 408.
+    pub min_body_rate: u64,
     /// How long a connection may be open with no request.
     pub keep_alive_timeout: Duration,
     /// From a request being complete to the head of its answer; later is answered 504.  Also the

@@ -118,6 +118,10 @@ impl From<BodyFault> for Refusal {
                 let details = "the request body is larger than allowed";
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, details).closing()
             }
+            BodyFault::TooSlow => {
+                let details = "the request's body came too slowly";
+                Self::new(StatusCode::REQUEST_TIMEOUT, details).closing()
+            }
             BodyFault::Broken => {
                 let details = "the request body broke off or is not well-formed";
                 Self::new(StatusCode::BAD_REQUEST, details).closing()

@@ -56,6 +56,9 @@ pub enum BodyFault {
     /// It is larger than allowed.
     #[error("the request body is larger than allowed")]
     TooLarge,
+    /// It comes too slowly.
+    #[error("the request body came too slowly")]
+    TooSlow,
     /// The client went away, or what it sent is not well-formed.
     #[error("the request body broke off")]
     Broken,
@@ -71,7 +74,7 @@ pub(crate) struct Watch {
     blocked_since_ms: AtomicU64,
     /// 0: none; 1: body; 2: request.
     expired: AtomicU8,
-    /// 0: none; 1: too large; 2: broken.
+    /// 0: none; 1: too large; 2: too slow; 3: broken.
     body_fault: AtomicU8,
     /// The head of the answer is out of the service's hands.
     answered: AtomicBool,
@@ -129,6 +132,11 @@ impl Watch {
         self.enter(Phase::Working, now);
     }
 
+    /// Whether nothing of a request has come.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.phase(), Phase::Fresh | Phase::Idle)
+    }
+
     /// Whether no request is in the service's or the client's hands.
     pub(crate) fn is_between_requests(&self) -> bool {
         matches!(self.phase(), Phase::Fresh | Phase::Idle | Phase::Head)
@@ -159,13 +167,19 @@ impl Watch {
     }
 
     pub(crate) fn set_body_fault(&self, fault: BodyFault) {
-        self.body_fault.store(if fault == BodyFault::TooLarge { 1 } else { 2 }, Relaxed);
+        let code = match fault {
+            BodyFault::TooLarge => 1,
+            BodyFault::TooSlow => 2,
+            BodyFault::Broken => 3,
+        };
+        self.body_fault.store(code, Relaxed);
     }
 
     pub(crate) fn body_fault(&self) -> Option<BodyFault> {
         match self.body_fault.load(Relaxed) {
             0 => None,
             1 => Some(BodyFault::TooLarge),
+            2 => Some(BodyFault::TooSlow),
             _ => Some(BodyFault::Broken),
         }
     }
@@ -246,6 +260,7 @@ mod tests {
             max_body_bytes: 1,
             header_timeout: SECOND,
             body_timeout: 2 * SECOND,
+            min_body_rate: 0,
             keep_alive_timeout: 3 * SECOND,
             request_timeout: 4 * SECOND,
             write_timeout: 5 * SECOND,

@@ -118,6 +118,35 @@ async fn a_core_that_says_it_is_not_well_gets_no_requests_until_it_is() {
     assert_eq!(fixture.client().await.get("/x").await.text(), "ok");
 }
 
+#[tokio::test]
+async fn what_the_balancer_refuses_is_in_the_log_with_its_cid_and_the_client() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    arbase::logging::install("arldb", log::LevelFilter::Info);
+    let fixture = Fixture::alone(|config| config.connect_patience_ms = 0);
+    let mut client = fixture.client().await;
+    let from = client.stream.local_addr().unwrap();
+    let unavailable = client.get("/x").await;
+    let malformed = client.ask("nonsense\r\n\r\n").await;
+    for (answer, level) in [(unavailable, "warn"), (malformed, "info")] {
+        let cid = answer.header("x-zato-cid").unwrap();
+        let control = fixture.dir.path().join("arldb.sock");
+        let mut log = tokio::net::UnixStream::connect(control).await.unwrap();
+        let request = format!("GET /v1/logs?cid={cid} HTTP/1.0\r\n\r\n");
+        log.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        log.read_to_string(&mut text).await.unwrap();
+        for part in [
+            format!("\"level\":\"{level}\""),
+            "\"message\":\"request refused\"".to_owned(),
+            format!("\"addr\":\"{from}\""),
+            format!("\"status\":\"{}\"", answer.status),
+            format!("\"details\":\"{}\"", answer.details()),
+        ] {
+            assert!(text.contains(&part), "{part} in {text}");
+        }
+    }
+}
+
 /// What clients met while they asked without a pause.
 #[derive(Default)]
 pub struct Load {

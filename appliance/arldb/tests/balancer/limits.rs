@@ -130,7 +130,10 @@ async fn slow_headers_are_answered_with_408() {
 
 #[tokio::test]
 async fn slow_bodies_are_answered_with_408_small_or_large() {
-    let (fixture, backend) = Fixture::with_core(|config| config.body_timeout_ms = 200).await;
+    let (fixture, backend) = Fixture::with_core(|config| {
+        (config.body_timeout_ms, config.min_body_rate) = (200, 0);
+    })
+    .await;
     for length in [10, 1_000_000] {
         let mut client = fixture.client().await;
         let head =
@@ -152,6 +155,26 @@ async fn slow_bodies_are_answered_with_408_small_or_large() {
         client.send("x").await;
     }
     assert_eq!(client.answer().await.text(), "6");
+}
+
+#[tokio::test]
+async fn a_body_that_drips_is_answered_with_408() {
+    let (fixture, _backend) = Fixture::with_core(|config| {
+        (config.body_timeout_ms, config.min_body_rate) = (200, 1000);
+    })
+    .await;
+    for length in [1000, 1_000_000] {
+        let mut client = fixture.client().await;
+        client
+            .send(format!("POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"))
+            .await;
+        for _ in 0..30 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            // It may have been refused and closed by now.
+            tokio::io::AsyncWriteExt::write_all(&mut client.stream, b"x").await.ok();
+        }
+        client.answer().await.is_error(408, "the request's body came too slowly");
+    }
 }
 
 #[tokio::test]
