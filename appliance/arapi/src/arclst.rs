@@ -116,7 +116,8 @@ pub struct Listing {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum WatchEvent {
     /// Everything there is of the watched kinds.  The first event, and again when changes may have
-    /// been missed: what is not in it does not exist.
+    /// been missed: what is not in it does not exist.  Secrets may have changed unseen as well: their
+    /// readers read them again.
     Snapshot(Listing),
     /// One committed transaction.  Also sent, empty, for revisions that changed no watched kind, so
     /// that a watcher knows how far it has seen.

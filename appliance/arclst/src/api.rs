@@ -210,7 +210,7 @@ async fn status_show(State(api): State<Api>) -> Answer<Status> {
     let state = api.state().await?;
     let (revision, objects) = state.size().await.map_err(failed)?;
     let cluster = state.cluster().await.map_err(failed)?.unwrap_or_default();
-    let writable = api.engine.writable();
+    let writable = api.engine.writable().await;
     Ok(axum::Json(Status {
         cluster,
         node: api.node.to_string(),

@@ -37,7 +37,7 @@ pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
     fn subscribe(&self) -> broadcast::Receiver<Arc<Applied>>;
 
     /// Whether commands can be committed now; if not, why, in one sentence.
-    fn writable(&self) -> Result<(), String>;
+    fn writable(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
 }
 
 /// How new a state must be.
@@ -158,13 +158,20 @@ impl Engine for LocalEngine {
         self.commits.subscribe()
     }
 
-    fn writable(&self) -> Result<(), String> {
-        if self.failing.load(Ordering::Relaxed) {
-            return Err(format!(
-                "the last change could not be written to `{}`; look at the room and the health of its disk",
-                self.db.path().display()
-            ));
-        }
-        Ok(())
+    fn writable(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        Box::pin(async {
+            if !self.failing.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            // It may have been put right meanwhile, and nobody may dare to change anything before we say so.
+            let probed: Result<(), StoreError> = self.db.transaction(StateMachine::probe).await;
+            match probed {
+                Ok(()) => {
+                    self.failing.store(false, Ordering::Relaxed);
+                    Ok(())
+                }
+                Err(err) => Err(err.to_string()),
+            }
+        })
     }
 }

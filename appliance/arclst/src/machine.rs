@@ -51,6 +51,13 @@ impl StateMachine {
         Ok(Ok(plan.applied))
     }
 
+    /// Writes without changing anything: shows whether the disk takes it.
+    pub(crate) fn probe(tx: &Tx<'_>) -> Result<(), StoreError> {
+        // An update that changes no byte is not written by SQLite.
+        tx.execute("INSERT INTO fact (name, value) VALUES ('probe', '')", &[])?;
+        tx.execute("DELETE FROM fact WHERE name = 'probe'", &[]).map(drop)
+    }
+
     /// What a command would come to, with the store's present revision.
     pub fn check(
         view: &View<'_>,

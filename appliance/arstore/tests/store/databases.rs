@@ -243,6 +243,39 @@ async fn what_follows_a_commit_is_called_in_the_order_of_the_commits() {
 }
 
 #[tokio::test]
+async fn nobody_is_told_of_a_change_before_its_commit() {
+    let fx = Fixture::new();
+    let db = fx.open();
+    let other = fx.open();
+    let busy = keep_busy(&db);
+    let (told, tells) = mpsc::channel();
+    let changes: Vec<_> = (1..=20i64)
+        .map(|n| {
+            let (db, other, told) = (db.clone(), other.clone(), told.clone());
+            tokio::spawn(async move {
+                db.transaction_then(
+                    move |tx| tx.execute("INSERT INTO entry VALUES (?, 'x')", params![n]),
+                    // On the writer's thread, just before the caller is answered.
+                    move |_| told.send(count(&other)).unwrap(),
+                )
+                .await
+                .unwrap();
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    drop(busy.0);
+    for change in changes {
+        change.await.unwrap();
+    }
+    drop(told);
+    // What others see is committed, and a commit waits for the disk (see the first test).
+    for (answered, seen) in (1..).zip(tells) {
+        assert!(seen >= answered, "{answered} were answered and {seen} are committed");
+    }
+}
+
+#[tokio::test]
 async fn a_change_whose_caller_went_away_stands() {
     let fx = Fixture::new();
     let db = fx.open();
