@@ -1,0 +1,363 @@
+//! The commands and their arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Administer an ARINT box.
+#[derive(Debug, Parser)]
+#[command(name = "arctl", version, propagate_version = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the answer is no (`diff` found differences, `status` found the box not well).";
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
+    /// The address of the box's admin API, for example https://192.168.1.7:8183
+    #[arg(long, global = true, value_name = "URL", env = "ARCTL_SERVER")]
+    pub(crate) server: Option<String>,
+    /// A token to use instead of the one of the login
+    #[arg(long, global = true, value_name = "TOKEN", env = "ARCTL_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// The SHA-256 that the box's certificate must have
+    #[arg(long, global = true, value_name = "HEX", env = "ARCTL_FINGERPRINT")]
+    pub(crate) fingerprint: Option<String>,
+    /// The profile in the config file
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "ARCTL_PROFILE",
+        default_value = "default"
+    )]
+    pub(crate) profile: String,
+    /// Answer with JSON, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Claim a new box: make its first admin, with the code that it shows
+    Claim {
+        /// The code, for example K7QF-2MXD
+        #[arg(long)]
+        code: Option<String>,
+        /// The name of the admin
+        #[arg(long, default_value = "admin")]
+        user: String,
+        #[command(flatten)]
+        password: Password,
+    },
+    /// Log in; the token is kept for the commands that follow
+    Login {
+        /// The user
+        #[arg(long)]
+        user: Option<String>,
+        #[command(flatten)]
+        password: Password,
+    },
+    /// Log out; the token ends
+    Logout,
+    /// Say who is logged in and what he may do
+    Whoami,
+    /// Show objects of a kind, or one
+    Get {
+        /// The kind, for example channel or channels
+        kind: String,
+        /// The name
+        name: Option<String>,
+        /// How to show it
+        #[arg(short, long, value_enum, default_value_t = Form::Table)]
+        output: Form,
+    },
+    /// Make and change objects from YAML, all or none
+    Apply {
+        #[command(flatten)]
+        files: Files,
+        /// Check everything, change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Write objects as YAML that `apply` can read; secrets are named, not shown
+    Export {
+        /// The kinds; default: everything that is configured by hand
+        kinds: Vec<String>,
+    },
+    /// Show what `apply` would change; exits with 3 if there is something
+    Diff {
+        #[command(flatten)]
+        files: Files,
+    },
+    /// Remove objects
+    Delete {
+        /// The kind
+        #[arg(required_unless_present = "file")]
+        kind: Option<String>,
+        /// The names
+        #[arg(required_unless_present = "file")]
+        names: Vec<String>,
+        /// Remove the objects of these files or folders (`-`: stdin)
+        #[arg(short, long, value_name = "FILE", conflicts_with_all = ["kind", "names"])]
+        file: Vec<PathBuf>,
+    },
+    /// Show what became of an object
+    History {
+        /// The kind
+        kind: String,
+        /// The name
+        name: String,
+        /// At most so many entries
+        #[arg(long, default_value_t = 20)]
+        most: u32,
+    },
+    /// Deploy services: files of Python source, or folders with them
+    Deploy {
+        /// The files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Check only
+        #[arg(long)]
+        dry_run: bool,
+        /// Show Python's traceback of a refusal
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// Deploy an earlier version of a module again
+    Rollback {
+        /// The module
+        module: String,
+        /// The version; default: the one before
+        #[arg(long, value_name = "N")]
+        to: Option<u64>,
+        /// Show Python's traceback of a refusal
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// Show the versions of a module
+    Versions {
+        /// The module
+        module: String,
+    },
+    /// Invoke a service by hand
+    Invoke {
+        /// The service
+        service: String,
+        /// The payload: JSON, `@FILE`, or `-` for stdin
+        #[arg(short, long, value_name = "JSON")]
+        data: Option<String>,
+        /// Longest time, milliseconds
+        #[arg(long, value_name = "MS")]
+        timeout_ms: Option<u64>,
+    },
+    /// Ping what an outgoing connection leads to
+    Ping {
+        /// The connection
+        outgoing: String,
+    },
+    /// Show log lines of the whole box
+    Logs {
+        /// Go on with new lines
+        #[arg(short, long)]
+        follow: bool,
+        /// Only lines of this request
+        #[arg(long)]
+        cid: Option<String>,
+        /// Only lines of this unit or service
+        #[arg(long)]
+        unit: Option<String>,
+        /// Only lines of this level and graver ones: error, warn, info, debug
+        #[arg(long)]
+        level: Option<String>,
+        /// At most so many old lines
+        #[arg(long, default_value_t = 100)]
+        tail: usize,
+    },
+    /// Say how the box is; exits with 3 if it is not well
+    Status,
+    /// Show the audit log
+    Audit {
+        #[command(flatten)]
+        filter: AuditFilter,
+    },
+    /// Users and their passwords
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Long-lived tokens for programs
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Secrets that several objects share
+    #[command(subcommand)]
+    Secret(SecretCommand),
+    /// Credentials of channels and connections
+    #[command(subcommand)]
+    Security(SecurityCommand),
+    /// Write the completions of a shell
+    Completion {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How objects are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// Columns
+    Table,
+    /// YAML that `apply` can read
+    Yaml,
+    /// JSON with everything the box knows of them
+    Json,
+}
+
+/// Where a password comes from.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Password {
+    /// Read the password from stdin instead of the terminal
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+}
+
+/// Where objects come from.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Files {
+    /// A file of YAML documents, a folder of such files, or `-` for stdin
+    #[arg(short, long, required = true, value_name = "FILE")]
+    pub(crate) file: Vec<PathBuf>,
+}
+
+/// Which entries of the audit log.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AuditFilter {
+    /// Only what this one did, for example user:anna
+    #[arg(long)]
+    pub(crate) who: Option<String>,
+    /// Only this call, for example transaction
+    #[arg(long)]
+    pub(crate) action: Option<String>,
+    /// Only what begins with this, for example Channel/
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    /// Only done, refused or failed
+    #[arg(long)]
+    pub(crate) outcome: Option<String>,
+    /// Only this request
+    #[arg(long)]
+    pub(crate) cid: Option<String>,
+    /// Only from so many minutes ago on
+    #[arg(long, value_name = "MINUTES")]
+    pub(crate) since: Option<u64>,
+    /// At most so many entries
+    #[arg(long, default_value_t = 50)]
+    pub(crate) most: u32,
+    /// Every entry that fits, as JSON, one a line
+    #[arg(long)]
+    pub(crate) export: bool,
+}
+
+/// What can be done with users.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Show the users
+    List,
+    /// Make a user
+    Add {
+        /// The name
+        name: String,
+        /// A role, for example developer; may be given several times
+        #[arg(long = "role", required = true, value_name = "ROLE")]
+        roles: Vec<String>,
+        #[command(flatten)]
+        password: Password,
+    },
+    /// Set a password: one's own, or another user's
+    Passwd {
+        /// The user; default: oneself
+        name: Option<String>,
+        /// Read the passwords from stdin: one's own present one on the first line, then the new one
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Give a user other roles
+    Roles {
+        /// The user
+        name: String,
+        /// A role; may be given several times
+        #[arg(long = "role", required = true, value_name = "ROLE")]
+        roles: Vec<String>,
+    },
+    /// Let a user log in again
+    Enable {
+        /// The user
+        name: String,
+    },
+    /// Keep a user from logging in; his tokens stop working
+    Disable {
+        /// The user
+        name: String,
+    },
+    /// Remove a user with his tokens
+    Delete {
+        /// The user
+        name: String,
+    },
+}
+
+/// What can be done with tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token; it is shown once
+    Create {
+        /// What it is for
+        #[arg(long, default_value = "")]
+        description: String,
+        /// How long it lasts, days; 0: for ever; default: what the box is set to
+        #[arg(long, value_name = "DAYS")]
+        days: Option<u64>,
+    },
+    /// Show the tokens
+    List,
+    /// End a token
+    Revoke {
+        /// The token's name
+        name: String,
+    },
+}
+
+/// What can be done with shared secrets.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Keep a secret under a name; its value comes from the terminal or stdin
+    Set {
+        /// The name
+        name: String,
+        /// Read the value from stdin instead of the terminal
+        #[arg(long)]
+        stdin: bool,
+    },
+    /// Show the names of the secrets
+    List,
+    /// Remove a secret that nothing uses
+    Delete {
+        /// The name
+        name: String,
+    },
+}
+
+/// What can be done with securities beyond `apply`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecurityCommand {
+    /// Make a new password, key or token for a security and show it once
+    Reset {
+        /// The security
+        name: String,
+    },
+}
