@@ -1,7 +1,7 @@
 //! The backends: where they are, how they are, and which one is next.
 //!
 //! The set can change at run time: a backend is added, drained (it gets no new requests), removed.
-//! Each has a prober task ([`crate::probe`]) that lives as long as its entry in the set.
+//! Each has a prober task (`probe`) that lives as long as its entry in the set.
 //!
 //! **Order:** the backends on this box first, then by smoothed round-trip time weighed with the requests
 //! each has now.

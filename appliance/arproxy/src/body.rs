@@ -22,8 +22,10 @@ pub struct ClientBody {
     /// Bytes a second that it has to come with once `patience` is over; 0: any.
     min_rate: u64,
     patience: Duration,
-    /// When it was first waited for, and what has come since.
-    slow: Option<(Instant, u64)>,
+    waiting_since: Option<Instant>,
+    /// How long the client has been waited for, and how much has come.
+    waited: Duration,
+    received: u64,
     watch: Arc<Watch>,
 }
 
@@ -34,17 +36,19 @@ impl ClientBody {
             left: limits.max_body_bytes,
             min_rate: limits.min_body_rate,
             patience: limits.body_timeout,
-            slow: None,
+            waiting_since: None,
+            waited: Duration::ZERO,
+            received: 0,
             watch,
         }
     }
 
-    /// Counts what came; true if it comes too slowly.
+    /// Counts what came; true if it comes too slowly.  That a backend is slow to take it does not count.
     fn is_too_slow(&mut self, length: u64) -> bool {
-        let Some((since, received)) = &mut self.slow else { return false };
-        *received = received.saturating_add(length);
-        let taken = since.elapsed();
-        taken > self.patience && *received / taken.as_secs().max(1) < self.min_rate
+        self.received = self.received.saturating_add(length);
+        let Some(since) = self.waiting_since.take() else { return false };
+        self.waited += since.elapsed();
+        self.waited > self.patience && self.received / self.waited.as_secs().max(1) < self.min_rate
     }
 
     fn fail(&self, fault: BodyFault) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
@@ -66,7 +70,7 @@ impl Body for ClientBody {
                 Poll::Pending => {
                     if self.watch.phase() != Phase::Receiving {
                         let now = Instant::now();
-                        self.slow.get_or_insert((now, 0));
+                        self.waiting_since.get_or_insert(now);
                         self.watch.enter(Phase::Receiving, now);
                     }
                     return Poll::Pending;

@@ -2,7 +2,7 @@
 //!
 //! Every connection has one task.  It drives hyper and one timer that is set again only when it has to fire
 //! earlier, so that limits of time cost a request next to nothing; what the limit is at any
-//! moment, [`crate::watch`] knows.
+//! moment, `watch` knows.
 //!
 //! The front writes the answer itself where hyper would answer without a word (malformed or too large heads)
 //! or not at all (a head that does not come to its end).
