@@ -64,6 +64,8 @@ pub(crate) struct Inner {
     workers: Mutex<Vec<(String, Arc<Worker>)>>,
     problems: Mutex<BTreeMap<String, String>>,
     launcher: watch::Sender<Option<Arc<Launcher>>>,
+    /// What workers are told beside modules.
+    settings: Mutex<Arc<serde_json::Value>>,
     events: mpsc::UnboundedSender<Event>,
     warm: keeper::Warm,
     stopped: watch::Sender<bool>,
@@ -105,6 +107,7 @@ impl Pool {
             workers: Mutex::default(),
             problems: Mutex::default(),
             launcher: watch::Sender::new(None),
+            settings: Mutex::default(),
             events,
             warm: keeper::Warm::default(),
             stopped: watch::Sender::new(false),

@@ -64,8 +64,8 @@ pub(crate) struct End {
     pub(crate) how: String,
     /// The services held responsible.
     pub(crate) blamed: Vec<Arc<str>>,
-    /// Whether it was to end.
-    pub(crate) was_wanted: bool,
+    /// Whether it was to end, or had not begun to work.
+    pub(crate) is_no_loss: bool,
 }
 
 /// What became of a call that was sent to a worker.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::worker::{Seat, Worker};
+use crate::worker::{Seat, State, Worker};
 
 /// What a call takes of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +50,10 @@ impl Room {
 }
 
 /// Which of the workers takes a call: the one with the fewest, among equals the first.
-fn choose(held: impl Iterator<Item = Held>, room: Room, load: Load) -> Option<usize> {
+/// Those without a number take none.
+fn choose(held: impl Iterator<Item = Option<Held>>, room: Room, load: Load) -> Option<usize> {
     held.enumerate()
+        .filter_map(|(at, held)| held.map(|held| (at, held)))
         .filter(|(_, held)| room.is_enough(*held, load))
         .min_by_key(|(_, held)| held.calls)
         .map(|(at, _)| at)
@@ -141,7 +143,11 @@ impl Group {
     }
 
     fn take(self: &Arc<Self>, crew: &mut Crew, load: Load) -> Option<Place> {
-        let held = crew.members.iter().map(|member| member.held);
+        // One that has just died may not have left yet.
+        let held = crew
+            .members
+            .iter()
+            .map(|member| (member.worker.state() == State::Ready).then_some(member.held));
         let at = choose(held, self.room, load)?;
         let member = crew.members.get_mut(at)?;
         member.held.calls += 1;
@@ -195,6 +201,7 @@ impl Group {
     pub(crate) fn add(self: &Arc<Self>, worker: Arc<Worker>) {
         let mut crew = self.crew();
         crew.members.push(Member { worker, held: Held::default() });
+        Self::forget_dead(&mut crew);
         self.serve(&mut crew);
     }
 
@@ -212,9 +219,16 @@ impl Group {
         old.into_iter().map(|member| member.worker).collect()
     }
 
-    /// The workers that take calls.
-    pub(crate) fn members(&self) -> Vec<Arc<Worker>> {
-        self.crew().members.iter().map(|member| Arc::clone(&member.worker)).collect()
+    /// How many workers take calls.
+    pub(crate) fn strength(&self) -> usize {
+        let mut crew = self.crew();
+        Self::forget_dead(&mut crew);
+        crew.members.len()
+    }
+
+    /// A worker can die between getting ready and being added; then nobody removed it.
+    fn forget_dead(crew: &mut Crew) {
+        crew.members.retain(|member| member.worker.state() == State::Ready);
     }
 }
 
@@ -224,14 +238,14 @@ mod tests {
 
     const ROOM: Room = Room { calls: 4, threads: 3 };
 
-    fn held(calls: usize, threads: usize) -> Held {
-        Held { calls, threads }
+    fn held(calls: usize, threads: usize) -> Option<Held> {
+        Some(Held { calls, threads })
     }
 
     #[test]
     fn the_worker_with_the_fewest_calls_is_chosen() {
-        let crew = [held(2, 0), held(1, 1), held(1, 0)];
-        assert_eq!(choose(crew.into_iter(), ROOM, Load::Thread), Some(1));
+        let crew = [None, held(2, 0), held(1, 1), held(1, 0)];
+        assert_eq!(choose(crew.into_iter(), ROOM, Load::Thread), Some(2));
         assert_eq!(choose([].into_iter(), ROOM, Load::Thread), None);
     }
 

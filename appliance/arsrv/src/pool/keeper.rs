@@ -33,6 +33,8 @@ use crate::world::{Progress, World};
 
 /// The group of services that name none.
 const DEFAULT: &str = "default";
+/// Where workers are listed that try a set of modules.
+const TRIAL: &str = "trial";
 /// How long a service that ended a worker is kept apart from the others.
 const QUARANTINE: Duration = Duration::from_secs(600);
 /// How long a checked worker waits for its deployment.
@@ -167,7 +169,6 @@ struct Keeper {
     /// Workers that go as soon as another one is there, by group.
     worn_out: Vec<(String, Arc<Worker>)>,
     kvdb: Value,
-    settings: Value,
     /// The revision and the key-value store that the settings were made of.
     settings_from: Option<(u64, Value)>,
     /// The revision that was reported.
@@ -195,7 +196,6 @@ pub(super) async fn keep(
         trouble: HashMap::new(),
         worn_out: Vec::new(),
         kvdb: Value::Null,
-        settings: Value::Null,
         settings_from: None,
         served: None,
     };
@@ -307,8 +307,8 @@ impl Inner {
             let at = workers.iter().position(|(_, other)| Arc::ptr_eq(other, worker));
             at.map(|at| workers.swap_remove(at).0)
         };
-        if end.was_wanted {
-            log::debug!(worker = worker.name.as_str(), served = worker.served(); "worker ended");
+        if end.is_no_loss {
+            log::debug!(worker = worker.name.as_str(), how = end.how.as_str(), served = worker.served(); "worker ended");
         } else {
             log::warn!(worker = worker.name.as_str(), how = end.how.as_str(), service = end.blamed.join(" ").as_str(); "worker died");
         }
@@ -316,7 +316,7 @@ impl Inner {
             self.put_under_quarantine(service);
         }
         match group {
-            Some(group) if !end.was_wanted => self.tell(Event::Died { group }),
+            Some(group) if !end.is_no_loss => self.tell(Event::Died { group }),
             _ => self.tell(Event::Wanting),
         }
     }
@@ -381,18 +381,35 @@ impl Inner {
         launcher: &Launcher,
         group: &str,
         set: &Arc<ModuleSet>,
-        settings: &Value,
     ) -> Result<(Arc<Worker>, Loaded), LaunchError> {
+        let settings = Arc::clone(&locked(&self.settings));
         let order = Order {
-            group,
+            // What is tried becomes one of these.
+            name: if group == TRIAL { DEFAULT } else { group },
             set: Arc::clone(set),
-            settings,
+            settings: &settings,
             host: Arc::new(Hosting(Arc::clone(self))),
         };
         let register = |worker: &Arc<Worker>| {
             locked(&self.workers).push((group.to_owned(), Arc::clone(worker)));
         };
-        launcher.launch(order, register).await
+        let (worker, loaded) = launcher.launch(order, register).await?;
+        let confined = worker.confined();
+        log::info!(
+            worker = worker.name.as_str(),
+            pid = worker.pid,
+            took_ms = arbase::time::now_ms().saturating_sub(worker.started_ms),
+            sandbox = confined.by.join(" ").as_str();
+            "worker is ready"
+        );
+        let missing = confined.missing.join("; ");
+        if !missing.is_empty() {
+            self.problem(
+                "sandbox",
+                Some(format!("workers are not confined as they should be: {missing}")),
+            );
+        }
+        Ok((worker, loaded))
     }
 
     fn registered_as(&self, worker: &Arc<Worker>, group: &str) {
@@ -429,14 +446,12 @@ pub(super) async fn check(inner: &Arc<Inner>, request: &CheckRequest) -> CheckVe
         let problem = locked(&inner.problems).values().next().cloned();
         return refused(problem.unwrap_or_else(|| "no worker can be started yet".to_owned()));
     };
-    let (world, kvdb) = (Arc::clone(&inner.worlds.borrow()), Value::Null);
+    let world = Arc::clone(&inner.worlds.borrow());
     let set = Arc::new(ModuleSet::of_world(&world).changed_by(request));
     if let Some(services) = inner.warm.loaded(&set.hash) {
         return CheckVerdict::Loads { services };
     }
-    // The key-value store comes with the CONFIG at its adoption.
-    let settings = settings_of(&world, kvdb);
-    match inner.launch(&launcher, DEFAULT, &set, &settings).await {
+    match inner.launch(&launcher, TRIAL, &set).await {
         Ok((worker, loaded)) => {
             let services = loaded.services.clone();
             inner.warm.keep(Waiting { worker: Arc::clone(&worker), loaded, set });
@@ -585,22 +600,8 @@ impl Keeper {
 
     /// Tells a new worker what changed since it was started.
     fn welcome(&self, worker: &Arc<Worker>) {
-        worker.configure(self.settings.to_string().as_bytes());
-        let confined = worker.confined();
-        log::info!(
-            worker = worker.name.as_str(),
-            pid = worker.pid,
-            took_ms = arbase::time::now_ms().saturating_sub(worker.started_ms),
-            sandbox = confined.by.join(" ").as_str();
-            "worker is ready"
-        );
-        let missing = confined.missing.join("; ");
-        if !missing.is_empty() {
-            self.inner.problem(
-                "sandbox",
-                Some(format!("workers are not confined as they should be: {missing}")),
-            );
-        }
+        let settings = Arc::clone(&locked(&self.inner.settings));
+        worker.configure(settings.to_string().as_bytes());
     }
 
     fn tried(&mut self, set: Arc<ModuleSet>, outcome: Result<(Arc<Worker>, Loaded), LaunchError>) {
@@ -659,9 +660,9 @@ impl Keeper {
         }
         self.settings_from = Some((world.revision, self.kvdb.clone()));
         let settings = settings_of(world, self.kvdb.clone());
-        if settings != self.settings {
-            self.settings = settings;
-            let document = self.settings.to_string();
+        if settings != **locked(&self.inner.settings) {
+            let document = settings.to_string();
+            *locked(&self.inner.settings) = Arc::new(settings);
             for (_, worker) in locked(&self.inner.workers).iter() {
                 // One that is starting is told again when it is ready.
                 if worker.state() == State::Ready {
@@ -692,10 +693,9 @@ impl Keeper {
             return;
         };
         self.candidate = Some(Candidate::Trying(set.hash.clone()));
-        let (inner, set, settings) =
-            (Arc::clone(&self.inner), Arc::clone(set), self.settings.clone());
+        let (inner, set) = (Arc::clone(&self.inner), Arc::clone(set));
         tokio::spawn(async move {
-            let outcome = inner.launch(&launcher, DEFAULT, &set, &settings).await;
+            let outcome = inner.launch(&launcher, TRIAL, &set).await;
             inner.tell(Event::Tried { set, outcome });
         });
     }
@@ -708,6 +708,8 @@ impl Keeper {
         services: Vec<FoundService>,
     ) {
         let world = Arc::clone(&self.inner.worlds.borrow());
+        // What is deployed now may be mended.
+        locked(&self.inner.quarantine).clear();
         let table = self.table(&world, &services);
         let used = groups_of(&table);
         let home = if used.contains_key(DEFAULT) {
@@ -862,17 +864,16 @@ impl Keeper {
             let starting = self.starting.get(&key).copied().unwrap_or(0);
             let worn_out = self.worn_out.iter().filter(|(of, _)| *of == name).count();
             let living = locked(&self.inner.workers).iter().filter(|(of, _)| *of == name).count();
-            let have = group.members().len() + starting;
+            let have = group.strength() + starting;
             // Workers that end slowly must not pile up.
             let room = (3 * group.wanted + 2).saturating_sub(living + starting);
             let missing = (group.wanted + worn_out).saturating_sub(have).min(room);
             for _ in 0..missing {
                 *self.starting.entry(key.clone()).or_default() += 1;
                 let (inner, launcher) = (Arc::clone(&self.inner), Arc::clone(&launcher));
-                let (group, set, settings) =
-                    (name.clone(), Arc::clone(&set), self.settings.clone());
+                let (group, set) = (name.clone(), Arc::clone(&set));
                 tokio::spawn(async move {
-                    let outcome = inner.launch(&launcher, &group, &set, &settings).await;
+                    let outcome = inner.launch(&launcher, &group, &set).await;
                     inner.tell(Event::Started { group, set, outcome });
                 });
             }

@@ -40,8 +40,8 @@ pub(crate) struct Launcher {
 
 /// What a worker is started for.
 pub(crate) struct Order<'a> {
-    /// The group.
-    pub(crate) group: &'a str,
+    /// What its name begins with.
+    pub(crate) name: &'a str,
     /// What it loads.
     pub(crate) set: Arc<ModuleSet>,
     /// `user_config`, `inactive`, `kvdb`.
@@ -131,9 +131,9 @@ impl Launcher {
         order: Order<'_>,
         started: impl FnOnce(&Arc<Worker>),
     ) -> Result<(Arc<Worker>, Loaded), LaunchError> {
-        let Order { group, set, settings, host } = order;
+        let Order { name, set, settings, host } = order;
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
-        let name = format!("{group}-{number}");
+        let name = format!("{name}-{number}");
         let (sets, uid) = (self.sets(), self.interpreter.uid);
         let folder = set.folder(&sets);
         let written = Arc::clone(&set);

@@ -39,6 +39,9 @@ pub(super) struct Tasks {
 /// What the tender remembers from look to look.
 struct Watch {
     pinged: Instant,
+    memory_seen: Option<Instant>,
+    /// Most memory it may have; more than the rule where the modules alone need more.
+    allowed: u64,
     /// When it was seen that the process has nothing left to do.
     done_since: Option<Instant>,
     /// When it has to be gone.
@@ -48,8 +51,14 @@ struct Watch {
 
 /// Tends a worker to its end.
 pub(super) async fn tend(worker: Arc<Worker>, mut child: Child, tasks: Tasks, scratch: Scratch) {
-    let mut watch =
-        Watch { pinged: Instant::now(), done_since: None, kill_at: None, worn_out_told: false };
+    let mut watch = Watch {
+        pinged: Instant::now(),
+        memory_seen: None,
+        allowed: worker.rules.memory_bytes,
+        done_since: None,
+        kill_at: None,
+        worn_out_told: false,
+    };
     let status = loop {
         let pause =
             if worker.state() == State::Ready && worker.in_flight() == 0 { IDLE } else { BUSY };
@@ -113,11 +122,19 @@ fn doom(worker: &Arc<Worker>, cause: Cause) {
 }
 
 fn look_at_memory(worker: &Arc<Worker>, watch: &mut Watch, now: Instant) {
+    if watch.memory_seen.is_some_and(|seen| now.duration_since(seen) < BUSY / 2) {
+        return;
+    }
     let Some(found) = resident_bytes(worker.pid) else {
         return;
     };
     worker.memory_bytes.store(found, Ordering::Relaxed);
-    let allowed = worker.rules.memory_bytes;
+    if watch.memory_seen.replace(now).is_none() && found > watch.allowed {
+        // Replacing it would go on for ever.
+        log::error!(worker = worker.name.as_str(), found_mib = found / 1024 / 1024, allowed_mib = watch.allowed / 1024 / 1024; "the modules alone need more memory than a worker may have; set worker_memory_mib higher");
+        watch.allowed = found.saturating_add(found / 2);
+    }
+    let allowed = watch.allowed;
     if found <= allowed {
         return;
     }
@@ -278,8 +295,8 @@ fn bury(worker: &Arc<Worker>, status: Option<ExitStatus>) {
         // Its caller may have gone a moment ago.
         tell.send(ended).ok();
     }
-    let was_wanted = matches!(cause, Some(Cause::Unneeded));
-    let end = End { how, blamed, was_wanted };
+    let is_no_loss = was_starting || matches!(cause, Some(Cause::Unneeded));
+    let end = End { how, blamed, is_no_loss };
     worker.host.ended(worker, &end);
     worker.gone.send_replace(true);
 }
