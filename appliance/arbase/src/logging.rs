@@ -11,6 +11,7 @@ use std::io::Write as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use arapi::logs::{LogLine, LogQuery};
+use arapi::names::COMPONENTS;
 use axum::extract::Query;
 use axum::response::IntoResponse;
 use log::kv::{Key, Value, VisitSource};
@@ -115,9 +116,11 @@ pub fn human(line: &LogLine) -> String {
         line.unit,
         line.message
     );
+    // A part's own lines have a module path as target, a service's the service's name.
+    let is_own = line.target.contains("::") || COMPONENTS.contains(&line.target.as_str());
     // Writing to a String cannot fail.
-    if !line.target.starts_with(&line.unit) {
-        write!(text, " from={}", line.target).ok();
+    if !is_own {
+        write!(text, " service={}", line.target).ok();
     }
     if let Some(cid) = &line.cid {
         write!(text, " cid={cid}").ok();

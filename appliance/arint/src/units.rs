@@ -61,7 +61,7 @@ pub(crate) fn arldb(args: &ServiceArgs) -> ExitCode {
         arldb::Config::load,
         |config| config.threads,
         async |config, stop: Stop| {
-            let server = arldb::Server::start(config).await.map_err(UnitError::Arldb)?;
+            let server = arldb::Server::start(config).map_err(UnitError::Arldb)?;
             log::info!(addr:% = server.local_addr(); "serving channels");
             notify_ready();
             server.run_until(stop).await;

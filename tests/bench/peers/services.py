@@ -1,3 +1,5 @@
+"""The services of the figures."""
+
 from zato.server.service import Service
 
 

@@ -43,7 +43,7 @@ async fn an_unmodified_service_answers_through_a_secured_channel_and_calls_out()
     .await;
     node.settled().await;
 
-    let order = json!({"customer_id": "c-7", "item": "A-100"});
+    let order = json!({"customer_id": 7, "item": "A-100"});
     let url = format!("{}/orders", node.channels);
     let refused = node.http().post(&url).json(&order).send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
@@ -67,15 +67,15 @@ async fn an_unmodified_service_answers_through_a_secured_channel_and_calls_out()
 
     // The other system saw the credentials, the path, the same correlation id and JSON.
     let seen = crm.next_request();
-    assert_eq!(seen["path"], "/customers/c-7/orders");
+    assert_eq!(seen["path"], "/customers/7/orders");
     assert_eq!(seen["cid"], cid.as_str());
-    assert_eq!(seen["body"], json!({"customer": "c-7", "item": "A-100"}));
+    assert_eq!(seen["body"], json!({"customer": 7, "item": "A-100"}));
     let expected = format!("Basic {}", base64(&format!("arint:{crm_password}")));
     assert_eq!(seen["authorization"], expected.as_str());
 
     // The service's own log line is found under the correlation id.
     let lines = node.api(Method::GET, &format!("/v1/logs?cid={cid}"), None).await.to_string();
-    assert!(lines.contains("booking an order of customer c-7"), "{lines}");
+    assert!(lines.contains("booking an order of customer 7"), "{lines}");
     assert!(!node.log().contains(&shop_password) && !node.log().contains(&crm_password));
 }
 

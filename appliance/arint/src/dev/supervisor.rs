@@ -57,6 +57,8 @@ pub(crate) struct Supervisor {
 struct Unit {
     name: &'static str,
     child: Child,
+    /// Where it says that it is ready, or stops.
+    notify: UnixDatagram,
     started: Instant,
     deaths: u32,
 }
@@ -92,19 +94,15 @@ impl Supervisor {
     }
 
     async fn start_all(&mut self) -> Result<(), SupervisorError> {
-        let mut waiting = Vec::new();
         for unit in UNITS {
-            let ready = self.notify_socket(unit)?;
+            let notify = self.notify_socket(unit)?;
             let child = self.spawn(unit)?;
-            self.units.push(Unit { name: unit, child, started: Instant::now(), deaths: 0 });
-            waiting.push((*unit, ready));
+            self.units.push(Unit { name: unit, child, notify, started: Instant::now(), deaths: 0 });
         }
-        for (unit, ready) in waiting {
-            let Some(running) = self.units.iter_mut().find(|running| running.name == unit) else {
-                continue;
-            };
+        for running in &mut self.units {
+            let unit = running.name;
             tokio::select! {
-                said = wait_ready(&ready) => said.map_err(|source| SupervisorError::Notify { path: self.runtime_dir.clone(), source })?,
+                said = wait_ready(&running.notify) => said.map_err(|source| SupervisorError::Notify { path: self.runtime_dir.clone(), source })?,
                 ended = running.child.wait() => {
                     let status = ended.map_err(|source| SupervisorError::Spawn { unit, source })?;
                     return Err(SupervisorError::EndedEarly { unit, status });
@@ -147,12 +145,13 @@ impl Supervisor {
         unit.deaths = if lived > Duration::from_secs(60) { 1 } else { unit.deaths + 1 };
         let pause = RESTART_PAUSE * 2_u32.saturating_pow(unit.deaths.min(10) - 1);
         let pause = pause.min(LONGEST_RESTART_PAUSE);
-        let (name, deaths) = (unit.name, unit.deaths);
+        let name = unit.name;
         log::error!(unit = name, status, pause_ms = pause.as_millis(); "unit died; starting it again");
         tokio::time::sleep(pause).await;
         let child = self.spawn(name)?;
         if let Some(unit) = self.units.get_mut(index) {
-            *unit = Unit { name, child, started: Instant::now(), deaths };
+            unit.child = child;
+            unit.started = Instant::now();
         }
         Ok(())
     }
