@@ -56,6 +56,8 @@ pub(crate) struct Interpreter {
     pub(crate) home: PathBuf,
     /// The SDK in it.
     pub(crate) sdk: PathBuf,
+    /// The folder of the slots files.
+    pub(crate) slots: PathBuf,
     /// Folders of the interpreter and its packages.
     pub(crate) folders: Vec<PathBuf>,
     /// Why the workers have no user of their own though the core is root.
@@ -157,12 +159,18 @@ pub(crate) async fn prepare(
     spawner: &Spawner,
 ) -> Result<Interpreter, InterpreterError> {
     let own_user = nix::unistd::Uid::effective().is_root().then_some(config.worker_uid);
+    let slots = config.runtime_dir.join("arsrv-slots");
+    let open = || {
+        std::fs::create_dir_all(&slots)?;
+        std::fs::set_permissions(&slots, std::fs::Permissions::from_mode(0o755))
+    };
+    open().map_err(|source| InterpreterError::Folder { path: slots.clone(), source })?;
     let beside_sockets = config.runtime_dir.join("arsrv-workers");
     let mut obstacle = None;
     if let Some(uid) = own_user {
         for home in [&config.state_dir, &beside_sockets] {
             let sdk = unpack(home, own_user).await?;
-            match probe(config, spawner, own_user, &[&sdk, &sdk.join("arint")]).await {
+            match probe(config, spawner, own_user, &[&sdk, &sdk.join("arint"), &slots]).await {
                 Ok(answer) if answer.unreachable.is_empty() => {
                     return finish(config, home, sdk, own_user, answer, None).await;
                 }
@@ -203,7 +211,9 @@ async fn finish(
         let path = home.join(name);
         make_folder(&path, uid).map_err(|source| InterpreterError::Folder { path, source })?;
     }
-    compile(&python, &sdk).await;
+    if !sdk.join("arint/__pycache__").try_exists().unwrap_or(false) {
+        compile(&python, &sdk).await;
+    }
     let mut folders = answer.prefixes;
     folders.extend(answer.path);
     // A virtual environment's interpreter is a link to one that lies elsewhere.
@@ -212,7 +222,8 @@ async fn finish(
     );
     folders.sort();
     folders.dedup();
-    Ok(Interpreter { python, uid, home: home.to_owned(), sdk, folders, warning })
+    let slots = config.runtime_dir.join("arsrv-slots");
+    Ok(Interpreter { python, uid, home: home.to_owned(), sdk, slots, folders, warning })
 }
 
 /// A folder that workers can look into and nobody else.
@@ -372,18 +383,19 @@ pub(crate) fn exec(config: &Config, spec: &Spec) -> std::io::Result<Command> {
     Ok(command)
 }
 
-/// Compiles the SDK once, so that workers start faster.  Without it they still start.
-async fn compile(python: &Path, sdk: &Path) {
-    if sdk.join("arint/__pycache__").try_exists().unwrap_or(false) {
-        return;
-    }
+/// Compiles a folder of sources, so that workers start faster.  Runs none of them.  What fails is left to the workers,
+/// which then compile for themselves.
+///
+/// The compiled files are taken without a look at the source: a folder's content never changes under its name.
+pub(crate) async fn compile(python: &Path, folder: &Path) {
     let mut command = Command::new(python);
-    command.args(["-I", "-m", "compileall", "-q"]).arg(sdk).env_clear().kill_on_drop(true);
+    command.args(["-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]);
+    command.arg(folder).env_clear().kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match tokio::time::timeout(LIMIT, command.status()).await {
         Ok(Ok(status)) if status.success() => {}
         _ => {
-            log::warn!(path:% = sdk.display(); "the SDK cannot be compiled; workers start more slowly")
+            log::warn!(path:% = folder.display(); "sources cannot be compiled; workers start more slowly");
         }
     }
 }

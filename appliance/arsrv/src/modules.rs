@@ -1,5 +1,8 @@
 //! Sets of modules: what a worker loads, as files in a folder named after their content.
 //!
+//! Python's compiled form of a module is kept by the hash of its source, beside the sets, so that a set in which one
+//! module has changed compiles one module.
+//!
 //! **Invariant:** a folder with a set's name holds the whole set; it is made under another name and renamed.
 
 use std::collections::BTreeMap;
@@ -13,6 +16,9 @@ use arapi::objects::{Object, Spec};
 use sha2::{Digest as _, Sha256};
 
 use crate::world::World;
+
+/// The folder of compiled modules, beside the sets.
+const COMPILED: &str = "compiled";
 
 /// The modules that are loaded together, in the order of their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +135,8 @@ impl ModuleSet {
             std::fs::write(new.join(file), module.source.text())?;
             share(&new.join(file), uid, 0o640)?;
         }
+        // Without them Python compiles by itself.
+        self.link_compiled(sets, &new, uid).ok();
         share(&new, uid, 0o750)?;
         match std::fs::rename(&new, &folder) {
             Ok(()) => Ok(()),
@@ -138,6 +146,58 @@ impl ModuleSet {
                 if folder.try_exists()? { Ok(()) } else { Err(err) }
             }
         }
+    }
+}
+
+impl ModuleSet {
+    /// Brings the compiled forms that there are into a set's folder.
+    fn link_compiled(&self, sets: &Path, folder: &Path, uid: Option<u32>) -> std::io::Result<()> {
+        let cache = folder.join("__pycache__");
+        std::fs::create_dir_all(&cache)?;
+        share(&cache, uid, 0o750)?;
+        for entry in std::fs::read_dir(sets.join(COMPILED))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // <hash of the source>.cpython-311.pyc
+            let Some((sha256, rest)) = name.split_once('.') else {
+                continue;
+            };
+            for (file, _) in self.modules.iter().filter(|(_, module)| module.sha256 == sha256) {
+                let stem = file.strip_suffix(".py").unwrap_or(file);
+                std::fs::hard_link(entry.path(), cache.join(format!("{stem}.{rest}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the compiled forms of a set's folder for the sets to come.
+    pub(crate) fn keep_compiled(&self, sets: &Path, uid: Option<u32>) -> std::io::Result<()> {
+        let kept = sets.join(COMPILED);
+        std::fs::create_dir_all(&kept)?;
+        for entry in std::fs::read_dir(self.folder(sets).join("__pycache__"))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some((stem, rest)) = name.split_once('.') else {
+                continue;
+            };
+            if let Some(module) = self.modules.get(&format!("{stem}.py")) {
+                share(&entry.path(), uid, 0o640)?;
+                let kept = kept.join(format!("{}.{rest}", module.sha256));
+                if !kept.try_exists()? {
+                    std::fs::hard_link(entry.path(), kept)?;
+                }
+            }
+        }
+        // What this set does not use is not worth its room; a rollback compiles again.
+        for entry in std::fs::read_dir(&kept)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let sha256 = name.split('.').next().unwrap_or_default();
+            if self.modules.values().all(|module| module.sha256 != sha256) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -153,7 +213,8 @@ fn share(path: &Path, uid: Option<u32>, mode: u32) -> std::io::Result<()> {
 pub(crate) fn remove_others(sets: &Path, keep: &[String]) -> std::io::Result<()> {
     for entry in std::fs::read_dir(sets)? {
         let entry = entry?;
-        if !keep.iter().any(|hash| entry.file_name().to_string_lossy() == *hash) {
+        let is_kept = |hash: &String| entry.file_name().to_string_lossy() == *hash;
+        if entry.file_name() != COMPILED && !keep.iter().any(is_kept) {
             std::fs::remove_dir_all(entry.path())?;
         }
     }
@@ -197,6 +258,30 @@ mod tests {
         assert_eq!(before.changed_by(&request), set(&[("b.py", "3")]));
         let back = CheckRequest { modules: Vec::new(), removed: Vec::new() };
         assert_eq!(before.changed_by(&back).hash, before.hash);
+    }
+
+    #[test]
+    fn compiled_forms_are_handed_on_to_sets_with_the_same_source() {
+        let sets = std::env::temp_dir().join(format!("arsrv-compiled-{}", std::process::id()));
+        let (one, two) =
+            (set(&[("a.py", "1"), ("b.py", "2")]), set(&[("c.py", "1"), ("b.py", "3")]));
+        one.write(&sets, None).unwrap();
+        let compiled = |set: &ModuleSet| set.folder(&sets).join("__pycache__");
+        for name in ["a.cpython-311.pyc", "b.cpython-311.pyc"] {
+            std::fs::write(compiled(&one).join(name), name).unwrap();
+        }
+        one.keep_compiled(&sets, None).unwrap();
+        two.write(&sets, None).unwrap();
+        let names: Vec<_> = std::fs::read_dir(compiled(&two))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(names, ["c.cpython-311.pyc"]);
+        two.keep_compiled(&sets, None).unwrap();
+        remove_others(&sets, &[]).unwrap();
+        let kept = std::fs::read_dir(sets.join(COMPILED)).unwrap().count();
+        assert_eq!(kept, 1, "the form of a source that no set has any more is gone");
+        std::fs::remove_dir_all(&sets).unwrap();
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::launch::{LaunchError, Launcher, Order};
 use super::requests::Hosting;
 use super::table::{Entry, Limits, Table};
 use super::{Inner, RECONCILER, locked};
-use crate::modules::{ModuleSet, remove_others};
+use crate::modules::ModuleSet;
 use crate::worker::process::Spawner;
 use crate::worker::{Cause, End, Loaded, State, Worker};
 use crate::world::{Progress, World};
@@ -39,6 +39,8 @@ const TRIAL: &str = "trial";
 const QUARANTINE: Duration = Duration::from_secs(600);
 /// How long a checked worker waits for its deployment.
 const WARM: Duration = Duration::from_secs(30);
+/// When the modules of a set that went live are compiled.
+const COMPILE_AFTER: Duration = Duration::from_secs(2);
 /// Pauses after failures.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -748,19 +750,29 @@ impl Keeper {
             before.map(|live| live.set.hash.clone()),
             self.inner.warm.hash(),
         ];
-        self.remove_old_sets(kept.into_iter().flatten().collect());
+        self.tidy_sets(kept.into_iter().flatten().collect());
     }
 
-    fn remove_old_sets(&self, keep: Vec<String>) {
+    fn tidy_sets(&self, keep: Vec<String>) {
         let Some(launcher) = self.inner.launcher.borrow().clone() else {
             return;
         };
-        let inner = Arc::clone(&self.inner);
-        tokio::task::spawn_blocking(move || {
-            // A check may have written another one meanwhile.
-            let keep: Vec<String> = keep.into_iter().chain(inner.warm.hash()).collect();
-            if let Err(err) = remove_others(&launcher.sets(), &keep) {
+        let (inner, live) = (Arc::clone(&self.inner), self.live.as_ref());
+        let set = live.filter(|live| !live.set.is_empty()).map(|live| Arc::clone(&live.set));
+        tokio::spawn(async move {
+            let removing = Arc::clone(&launcher);
+            let removed = tokio::task::spawn_blocking(move || {
+                // A check may have loaded another one meanwhile.
+                let keep = keep.into_iter().chain(inner.warm.hash()).collect();
+                removing.remove_other_sets(keep)
+            });
+            if let Ok(Err(err)) = removed.await {
                 log::warn!(error:% = err; "old modules cannot be removed");
+            }
+            if let Some(set) = set {
+                // The workers of this set come first.
+                tokio::time::sleep(COMPILE_AFTER).await;
+                launcher.compile(&set).await;
             }
         });
     }

@@ -4,17 +4,18 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arapi::arsrv::LoadFault;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
+use super::locked;
 use crate::config::Config;
 use crate::interpreter::{self, Interpreter};
-use crate::modules::ModuleSet;
+use crate::modules::{ModuleSet, remove_others};
 use crate::sandbox::{Files, Limits, Spec};
 use crate::worker::process::Spawner;
 use crate::worker::slots::SlotsFile;
@@ -34,8 +35,21 @@ pub(crate) struct Launcher {
     config: Arc<Config>,
     interpreter: Interpreter,
     spawner: Spawner,
-    slots: PathBuf,
     last_number: AtomicU64,
+    /// Sets that are being written or loaded.
+    loading: Mutex<Vec<String>>,
+}
+
+/// Keeps a set from being removed while a worker loads it.
+struct Loading<'a>(&'a Mutex<Vec<String>>, String);
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        let mut loading = locked(self.0);
+        if let Some(at) = loading.iter().position(|hash| *hash == self.1) {
+            loading.swap_remove(at);
+        }
+    }
 }
 
 /// What a worker is started for.
@@ -76,12 +90,13 @@ impl Launcher {
         spawner: Spawner,
     ) -> Result<Self, interpreter::InterpreterError> {
         let interpreter = interpreter::prepare(&config, &spawner).await?;
-        let slots = config.runtime_dir.join("arsrv-slots");
-        let folder = |source| interpreter::InterpreterError::Folder { path: slots.clone(), source };
-        std::fs::create_dir_all(&slots).map_err(folder)?;
-        let mode = std::fs::Permissions::from_mode(0o711);
-        std::fs::set_permissions(&slots, mode).map_err(folder)?;
-        let launcher = Self { config, interpreter, spawner, slots, last_number: AtomicU64::new(0) };
+        let launcher = Self {
+            config,
+            interpreter,
+            spawner,
+            last_number: AtomicU64::new(0),
+            loading: Mutex::default(),
+        };
         launcher.remove_leftovers();
         Ok(launcher)
     }
@@ -101,13 +116,32 @@ impl Launcher {
         self.interpreter.home.join("modules")
     }
 
+    /// Removes every set but these and those that are being loaded.
+    pub(crate) fn remove_other_sets(&self, keep: Vec<String>) -> std::io::Result<()> {
+        // Held to the end: a launch announces its set before it looks whether the folder is there.
+        let loading = locked(&self.loading);
+        let keep: Vec<String> = keep.into_iter().chain(loading.iter().cloned()).collect();
+        remove_others(&self.sets(), &keep)
+    }
+
+    /// Compiles a set, for the workers that load it later and for the sets that share modules with it.
+    pub(crate) async fn compile(&self, set: &Arc<ModuleSet>) {
+        let (sets, uid, set) = (self.sets(), self.interpreter.uid, Arc::clone(set));
+        interpreter::compile(&self.interpreter.python, &set.folder(&sets)).await;
+        let keeping = tokio::task::spawn_blocking(move || set.keep_compiled(&sets, uid));
+        let kept = keeping.await.unwrap_or_else(|err| Err(std::io::Error::other(err)));
+        if let Err(err) = kept {
+            log::debug!(error:% = err; "compiled modules cannot be kept");
+        }
+    }
+
     fn scratch(&self) -> PathBuf {
         self.interpreter.home.join("scratch")
     }
 
     /// What a core that was killed left behind.
     fn remove_leftovers(&self) {
-        for folder in [self.scratch(), self.slots.clone()] {
+        for folder in [self.scratch(), self.interpreter.slots.clone()] {
             let Ok(entries) = std::fs::read_dir(&folder) else {
                 continue;
             };
@@ -132,6 +166,8 @@ impl Launcher {
         started: impl FnOnce(&Arc<Worker>),
     ) -> Result<(Arc<Worker>, Loaded), LaunchError> {
         let Order { name, set, settings, host } = order;
+        locked(&self.loading).push(set.hash.clone());
+        let _loading = Loading(&self.loading, set.hash.clone());
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("{name}-{number}");
         let (sets, uid) = (self.sets(), self.interpreter.uid);
@@ -147,7 +183,7 @@ impl Launcher {
         let scratch = self.scratch().join(&name);
         make_scratch(&scratch, uid).map_err(prepare(&scratch))?;
         let scratch = Scratch(scratch);
-        let slots = self.slots.join(format!("{name}.slots"));
+        let slots = self.interpreter.slots.join(format!("{name}.slots"));
         let slots = SlotsFile::create(&slots, uid).map_err(prepare(&slots))?;
 
         let spec = self.spec(&folder, &scratch, &slots);

@@ -104,6 +104,10 @@ async fn an_endless_loop_costs_its_own_request_a_504() {
     let failure = bench.call("bad.loop").within(Duration::from_millis(300)).failure().await;
     assert_eq!(failure.status, 504);
     load.end_all_good().await;
+    // What is deployed next may be mended.
+    bench.put_module("more", "");
+    bench.deployed().await;
+    assert_eq!(bench.status().problems, Vec::<String>::new());
     bench.stop().await;
 }
 
@@ -223,4 +227,138 @@ async fn a_worker_that_gives_no_sign_of_life_is_replaced() {
     bench.until_ready("default", 2).await;
     assert_eq!(bench.call("echo").body("x").text().await, "x");
     bench.stop().await;
+}
+
+const DOER: &str = r#"
+import time
+from zato.server.service import Service
+
+class Doer(Service):
+    name = "doer"
+    def handle(self):
+        path, _, seconds = self.request.raw_request.partition(" ")
+        with open(path, "a") as file:
+            file.write("begun\n")
+        time.sleep(float(seconds))
+        self.response.payload = "done"
+"#;
+
+fn times_begun(path: &std::path::Path) -> usize {
+    std::fs::read_to_string(path).unwrap_or_default().lines().count()
+}
+
+async fn kill_the_only_worker(bench: &Bench) {
+    let worker = bench.until_ready("default", 1).await.remove(0);
+    let pid = nix::unistd::Pid::from_raw(worker.pid.cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_had_begun_when_its_worker_died_is_run_again_once_and_only_if_it_may_be() {
+    let shared = artest::temp_dir();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(shared.path(), open).unwrap();
+    let bench = Bench::start_with(&[("doer", DOER)], |config| {
+        config.workers = 1;
+        config.worker_writable = vec![shared.path().to_owned()];
+    })
+    .await;
+    let path = |name: &str| shared.path().join(name);
+    let body = |name: &str, seconds: f32| format!("{} {seconds}", path(name).display());
+    let begun = |name: &'static str, times: usize| {
+        let path = path(name);
+        async move {
+            artest::wait_for("the service to begin", Duration::from_secs(10), || async {
+                let now = times_begun(&path);
+                if now >= times { Ok(()) } else { Err(now) }
+            })
+            .await;
+        }
+    };
+    // Both are running when their worker is killed, and a third one waits for a thread.
+    let get = bench.call("doer").get().body(body("get", 1.0)).text();
+    let post = bench.call("doer").body(body("post", 1.0)).failure();
+    let killing = async {
+        tokio::join!(begun("get", 1), begun("post", 1));
+        kill_the_only_worker(&bench).await;
+    };
+    let (get, post, ()) = tokio::join!(get, post, killing);
+    assert_eq!((get.as_str(), times_begun(&path("get"))), ("done", 2));
+    assert_eq!((post.status, post.kind.as_str()), (503, "worker-died"));
+    assert_eq!(
+        post.message,
+        "service `doer` may or may not have been carried out: its worker ended (signal SIGKILL)"
+    );
+    assert_eq!(times_begun(&path("post")), 1);
+    // Twice is enough.
+    let get = bench.call("doer").get().body(body("twice", 2.0)).failure();
+    let killing = async {
+        begun("twice", 1).await;
+        kill_the_only_worker(&bench).await;
+        begun("twice", 2).await;
+        kill_the_only_worker(&bench).await;
+    };
+    let (get, ()) = tokio::join!(get, killing);
+    assert_eq!(
+        get.message,
+        "service `doer` was begun twice, and each time its worker ended (signal SIGKILL)"
+    );
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_had_not_begun_are_run_elsewhere_whatever_their_method() {
+    let modules = [("bad", BAD), ("echo", ECHO)];
+    let bench = Bench::start_with(&modules, |config| config.workers = 1).await;
+    for _ in 0..3 {
+        // All frames are written at once: the crash comes first, and the others lie behind it unread.
+        let crash = bench.call("bad.crash").failure();
+        let others = (0..50).map(|number| bench.call("echo").body(format!("{number}")).text());
+        let (crash, others) = tokio::join!(crash, futures_util::future::join_all(others));
+        assert_eq!(crash.status, 503);
+        let wanted: Vec<String> = (0..50).map(|number| number.to_string()).collect();
+        assert_eq!(others, wanted);
+        bench.put_module("more", &format!("# {:?}", Instant::now()));
+        bench.deployed().await;
+    }
+    bench.stop().await;
+}
+
+/// Not a test of its own: the core that the next one kills.
+#[tokio::test]
+async fn a_core_that_is_there_to_be_killed() {
+    let Some(pids) = std::env::var_os("ARSRV_TEST_PIDS") else {
+        return;
+    };
+    let bench = Bench::start(&[("bad", BAD), ("echo", ECHO)]).await;
+    let workers = bench.until_ready("default", 2).await;
+    let text: Vec<String> = workers.iter().map(|worker| worker.pid.to_string()).collect();
+    std::fs::write(&pids, text.join(" ")).unwrap();
+    bench.call("bad.loop").send().await;
+}
+
+#[tokio::test]
+async fn no_worker_outlives_a_core_that_is_killed() {
+    let folder = artest::temp_dir();
+    let pids = folder.path().join("pids");
+    let mut core = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "worker::faults::a_core_that_is_there_to_be_killed"])
+        .env("ARSRV_TEST_PIDS", &pids)
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let workers = artest::wait_for("two workers", Duration::from_secs(20), || async {
+        let text = std::fs::read_to_string(&pids).unwrap_or_default();
+        let workers: Vec<String> = text.split(' ').map(str::to_owned).collect();
+        if workers.len() == 2 { Ok(workers) } else { Err(text) }
+    })
+    .await;
+    core.kill().await.unwrap();
+    artest::wait_for("the workers' end", Duration::from_secs(5), || async {
+        let alive = |pid: &&String| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+        let alive: Vec<&String> = workers.iter().filter(alive).collect();
+        if alive.is_empty() { Ok(()) } else { Err(format!("{alive:?}")) }
+    })
+    .await;
 }

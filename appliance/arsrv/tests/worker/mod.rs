@@ -8,6 +8,7 @@
 mod calls;
 mod deployment;
 mod faults;
+mod inside;
 mod sandbox;
 
 use std::path::PathBuf;
@@ -62,7 +63,7 @@ pub(crate) struct Bench {
     objects: Mutex<Vec<Object>>,
     revision: Mutex<u64>,
     stopper: Stopper,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Bench {
@@ -112,7 +113,7 @@ impl Bench {
             objects: Mutex::default(),
             revision: Mutex::new(0),
             stopper,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -206,8 +207,14 @@ impl Bench {
     }
 
     pub(crate) async fn stop(self) {
+        drop(self.stop_and_keep().await);
+    }
+
+    /// Stops the pool; its folder lives on in what is returned.
+    pub(crate) async fn stop_and_keep(self) -> tempfile::TempDir {
         self.stopper.stop();
         tokio::time::timeout(Duration::from_secs(20), self.pool.stopped()).await.unwrap();
+        self.folder
     }
 }
 

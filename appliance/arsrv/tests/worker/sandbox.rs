@@ -39,6 +39,7 @@ class Try(Service):
             "unshare": lambda: raw({"x86_64": 272, "aarch64": 97}[os.uname().machine], 0x10000000),
             "io_uring": lambda: raw(425, 1, 0),
             "socket": lambda: socket.socket(getattr(socket, value)) and "done",
+            "connect": lambda: socket.socket(socket.AF_UNIX).connect(value) or "done",
             "uid": lambda: str(os.getuid()),
             "capabilities": lambda: [l.split()[1] for l in open("/proc/self/status") if l.startswith("CapEff")][0],
             "env": lambda: " ".join(sorted(os.environ)),
@@ -186,13 +187,76 @@ async fn where_the_core_is_root_workers_have_a_user_of_their_own() {
 }
 
 #[tokio::test]
-async fn workers_die_with_the_thread_that_started_them_and_leave_nothing_behind() {
+async fn where_that_user_cannot_reach_the_state_folder_the_files_lie_beside_the_sockets() {
+    let prison = Prison::start(|config| {
+        close(&config.state_dir);
+    })
+    .await;
+    if nix::unistd::Uid::effective().is_root() {
+        assert_eq!(prison.tries("uid").await, "64600");
+        let files = prison.bench.config.runtime_dir.join("arsrv-workers/modules");
+        assert!(files.try_exists().unwrap());
+    }
+    prison.bench.stop().await;
+}
+
+#[tokio::test]
+async fn where_that_user_can_reach_nothing_workers_stay_root_without_any_of_its_rights() {
+    let prison = Prison::start(|config| {
+        close(&config.state_dir);
+        close(&config.runtime_dir);
+    })
+    .await;
+    if nix::unistd::Uid::effective().is_root() {
+        let sandbox = prison.sandbox();
+        assert!(has(&sandbox, "capabilities") && !has(&sandbox, "user"), "{sandbox:?}");
+        assert_eq!(prison.tries("uid").await, "0");
+        assert_eq!(prison.tries("capabilities").await, "0000000000000000");
+        assert_eq!(prison.tries("read /etc/shadow").await, "EACCES");
+        assert_eq!(prison.tries(&format!("read {}", prison.secret.display())).await, "EACCES");
+        assert_eq!(prison.tries("ptrace").await, "EPERM");
+    }
+    prison.bench.stop().await;
+}
+
+fn close(folder: &std::path::Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(folder, closed).unwrap();
+}
+
+#[tokio::test]
+async fn a_service_reaches_the_key_value_store_by_its_socket() {
+    let prison = Prison::start(|_| {}).await;
+    let socket = prison.bench.config.runtime_dir.join("arkvd.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    // As arkvd makes it.
+    std::fs::set_permissions(&socket, std::os::unix::fs::PermissionsExt::from_mode(0o660)).unwrap();
+    artest::wait_for("the way to the socket", Duration::from_secs(5), || async {
+        match prison.tries(&format!("connect {}", socket.display())).await.as_str() {
+            "done" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    })
+    .await;
+    drop(listener);
+    prison.bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_pool_leaves_nothing_behind() {
     let prison = Prison::start(|_| {}).await;
     let pid = prison.bench.status().workers[0].pid;
-    let (state, run) =
-        (prison.bench.config.state_dir.clone(), prison.bench.config.runtime_dir.clone());
-    prison.bench.stop().await;
-    let gone = std::fs::metadata(format!("/proc/{pid}")).is_err();
-    assert!(gone, "worker {pid} is still there");
-    drop((state, run));
+    prison.tries("write own-folder").await;
+    let left = |folder: PathBuf| std::fs::read_dir(folder).unwrap().count();
+    let (scratch, slots) = (
+        prison.bench.config.state_dir.join("scratch"),
+        prison.bench.config.runtime_dir.join("arsrv-slots"),
+    );
+    assert_eq!((left(scratch.clone()), left(slots.clone())), (1, 1));
+    let Prison { bench, .. } = prison;
+    let folder = bench.stop_and_keep().await;
+    assert_eq!((left(scratch), left(slots)), (0, 0));
+    assert!(std::fs::metadata(format!("/proc/{pid}")).is_err(), "worker {pid} is still there");
+    drop(folder);
 }
