@@ -177,7 +177,7 @@ async fn an_editor_deploys_by_the_ide_protocol() {
     );
     let answer: Value = send(password.clone(), body).await.unwrap().json().await.unwrap();
     assert_eq!(answer["zato_ide_deploy_create_response"]["success"], true, "{answer}");
-    node.put("Channel", "ide", json!({"url_path": "/from-ide", "service": "from_ide.from-ide"}))
+    node.put("Channel", "ide", json!({"url_path": "/from-ide", "service": "from-ide.from-ide"}))
         .await;
     until_answer(&node, "/from-ide", "from the editor").await;
     let broken = json!({"payload_name": "from_ide.py", "payload": base64("1/0\n")});

@@ -15,6 +15,7 @@ const HAZARDS: &str = include_str!("../services/hazards.py");
 #[tokio::test]
 async fn ctrl_c_stops_every_process() {
     let node = Node::start().await;
+    node.deploy("hazards.py", HAZARDS).await;
     let below = processes_below(node.pid());
     assert!(below.len() >= 6, "four units and two workers were expected: {below:?}");
     let log = node.stop();
@@ -25,6 +26,7 @@ async fn ctrl_c_stops_every_process() {
 #[tokio::test]
 async fn killing_arint_dev_leaves_no_orphan() {
     let node = Node::start().await;
+    node.deploy("hazards.py", HAZARDS).await;
     let below = processes_below(node.pid());
     node.kill();
     gone(&below).await;
@@ -59,6 +61,8 @@ async fn acknowledged_changes_survive_the_death_of_the_whole_node() {
             node.put("Channel", &format!("r{round}-{number}"), spec).await;
         }
         let below = processes_below(node.pid());
+        // Stopped first, so that it does not start its units again while they are killed.
+        kill(Pid::from_raw(node.pid().cast_signed()), Signal::SIGSTOP).unwrap();
         for pid in &below {
             kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).ok();
         }

@@ -94,6 +94,7 @@ impl Supervisor {
     }
 
     async fn start_all(&mut self) -> Result<(), SupervisorError> {
+        self.wait_for_predecessors().await;
         for unit in UNITS {
             let notify = self.notify_socket(unit)?;
             let child = self.spawn(unit)?;
@@ -112,6 +113,22 @@ impl Supervisor {
             log::debug!(unit; "unit ready");
         }
         Ok(())
+    }
+
+    /// Units of a killed `arint dev` may still be stopping; theirs are the sockets until they have.
+    async fn wait_for_predecessors(&self) {
+        let started = Instant::now();
+        while started.elapsed() < STOP_LIMIT {
+            let answers = |unit: &&str| {
+                let socket = self.runtime_dir.join(format!("{unit}.sock"));
+                std::os::unix::net::UnixStream::connect(socket).is_ok()
+            };
+            match UNITS.iter().find(|unit| answers(unit)) {
+                Some(unit) => log::debug!(unit; "waiting for an earlier node to stop"),
+                None => return,
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Keeps the units running until SIGINT or SIGTERM, then stops them.
