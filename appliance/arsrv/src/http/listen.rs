@@ -85,9 +85,9 @@ where
         let (door, peer) = (Arc::clone(&door), peer.clone());
         async move { Ok::<_, Infallible>(door.answer(request, &peer).await) }
     });
-    let mut http = http1::Builder::new();
-    http.pipeline_flush(true);
-    let serving = http.serve_connection(TokioIo::new(io), service);
+    // Not with `pipeline_flush`: what was answered before a malformed request, and the 400 for that one, would
+    // then never leave hyper's buffer.
+    let serving = http1::Builder::new().serve_connection(TokioIo::new(io), service);
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,

@@ -205,23 +205,12 @@ fn innermost(err: &(dyn Error + 'static)) -> String {
 }
 
 fn is_certificate(err: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(err);
-    while let Some(err) = next {
-        let inner: Option<&(dyn Error + 'static)> = err
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            .map(|inner| inner as &(dyn Error + 'static));
-        if [Some(err), inner].into_iter().flatten().any(|err| {
-            matches!(
-                err.downcast_ref::<rustls::Error>(),
-                Some(rustls::Error::InvalidCertificate(_))
-            )
-        }) {
-            return true;
-        }
-        next = err.source();
+    if let Some(rustls::Error::InvalidCertificate(_)) = err.downcast_ref() {
+        return true;
     }
-    false
+    // An I/O error's source is that of the error in it, which may be an I/O error again.
+    let inner = err.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    inner.is_some_and(|inner| is_certificate(inner)) || err.source().is_some_and(is_certificate)
 }
 
 /// Whether to try again, and how long to wait before.
