@@ -275,6 +275,19 @@ pub struct GeneratedSecret {
     pub value: String,
 }
 
+/// `POST /v1/securities/{name}/reset`: the new secret, shown only this time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ResetAnswer {
+    /// The store's revision with it.
+    pub revision: u64,
+    /// The security.
+    pub name: String,
+    /// The field.
+    pub field: String,
+    /// The value.
+    pub value: String,
+}
+
 /// `POST /v1/deployments`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -3,8 +3,8 @@
 use arapi::arclst::Expect;
 use arapi::arwadm::{
     ChangeRequest, ClaimInfo, ClaimRequest, Done, LoginRequest, ObjectList, ObjectView,
-    OwnPasswordRequest, PasswordRequest, SecretRequest, TokenAnswer, TokenInfo, TokenRequest,
-    TransactionAnswer, TransactionRequest, WhoAmI,
+    OwnPasswordRequest, PasswordRequest, ResetAnswer, SecretRequest, TokenAnswer, TokenInfo,
+    TokenRequest, TransactionAnswer, TransactionRequest, WhoAmI,
 };
 use arapi::client::path_part;
 use arapi::error::ErrorCode;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Password, SecretCommand, SecurityCommand, TokenCommand, UserCommand};
 use crate::client::Api;
-use crate::commands::{Context, object_path, parse_name, tell_secrets};
+use crate::commands::{Context, object_path, parse_name};
 use crate::config::Profile;
 use crate::failure::Failure;
 use crate::out::{self, Table, moment};
@@ -348,6 +348,10 @@ pub(crate) async fn security(
 ) -> Result<(), Failure> {
     let SecurityCommand::Reset { name } = command;
     let path = format!("/v1/securities/{}/reset", path_part(&name));
-    let answer: TransactionAnswer = api.post(&path, &()).await?;
-    if json { out::json(&answer) } else { tell_secrets(&answer) }
+    let answer: ResetAnswer = api.post(&path, &()).await?;
+    if json {
+        return out::json(&answer);
+    }
+    eprintln!("new {} of Security {}; it is shown only this time:", answer.field, answer.name);
+    out::line(&answer.value)
 }

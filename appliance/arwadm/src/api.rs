@@ -7,12 +7,12 @@ use arapi::arwadm::{
     AuditEntry, AuditPage, AuditQuery, ChangeRequest, ClaimInfo, ClaimRequest, DeployAnswer,
     DeployRequest, Done, HistoryView, IdeDeployRequest, InvokeBody, LoginRequest, ModuleInfo,
     ModuleVersion, NodeStatus, ObjectList, OwnPasswordRequest, PasswordRequest, PutRequest,
-    RollbackRequest, SecretRequest, TokenAnswer, TokenInfo, TokenRequest, TransactionAnswer,
-    TransactionRequest, WhoAmI,
+    ResetAnswer, RollbackRequest, SecretRequest, TokenAnswer, TokenInfo, TokenRequest,
+    TransactionAnswer, TransactionRequest, WhoAmI,
 };
 use arapi::error::ErrorCode;
 use arapi::logs::LogQuery;
-use arapi::objects::{Permission, SecretField};
+use arapi::objects::Permission;
 use arapi::{Kind, ObjectName, Spec};
 use arbase::http::{Answer, ApiError, Body, current_cid};
 use axum::extract::{Path, Query, State};
@@ -289,29 +289,8 @@ pub(crate) async fn security_reset(
     State(app): State<App>,
     Extension(caller): Caught,
     Path(name): Path<String>,
-) -> Answer<TransactionAnswer> {
-    let object = app.arclst().object(Kind::Security, &name).await;
-    let object = object.map_err(|err| passed_on("get a security", &err))?;
-    let mut spec = object.spec.to_json();
-    for (field, secret) in object.spec.clone().secrets_mut() {
-        let own = plan::own_secret(Kind::Security, &name, field);
-        if let SecretField::Secret(named) = secret
-            && *named != own
-        {
-            return Err(ApiError::new(
-                ErrorCode::Conflict,
-                format!(
-                    "Security `{name}` uses the shared secret `{named}`; set it with `arctl secret set {named}`"
-                ),
-            ));
-        }
-        if let Some(fields) = spec.as_object_mut() {
-            fields.insert(field.to_owned(), serde_json::json!({"generate": "uuid4"}));
-        }
-    }
-    let expect = Expect::Revision(object.revision);
-    let put = ChangeRequest::Put { kind: Kind::Security, name: object.name, spec, expect };
-    objects::transact(&app, &caller, &[put], false).await.map(Json)
+) -> Answer<ResetAnswer> {
+    objects::reset(&app, &caller, &name).await.map(Json)
 }
 
 pub(crate) async fn deployment_list(State(app): State<App>) -> Answer<Vec<ModuleInfo>> {

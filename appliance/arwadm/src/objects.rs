@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arapi::arclst::{Change, Committed, Transaction};
-use arapi::arwadm::{AuditEntry, ChangeRequest, ChangedObject, ObjectView, TransactionAnswer};
+use arapi::arclst::{Change, Committed, Expect, Transaction};
+use arapi::arwadm::{
+    AuditEntry, ChangeRequest, ChangedObject, ObjectView, ResetAnswer, TransactionAnswer,
+};
 use arapi::error::ErrorCode;
+use arapi::objects::SecretField;
 use arapi::{ClientError, Kind, Object, ObjectName, Spec};
 use arbase::http::{ApiError, current_cid};
 use serde_json::Value;
@@ -111,6 +114,37 @@ pub(crate) async fn transact(
             Err(err) => return Err(passed_on("commit a transaction", &err)),
         }
     }
+}
+
+/// Makes a new secret for a Security.
+pub(crate) async fn reset(app: &App, caller: &Caller, name: &str) -> Result<ResetAnswer, ApiError> {
+    let object = app.arclst().object(Kind::Security, name).await;
+    let mut object = object.map_err(|err| passed_on("get a security", &err))?;
+    let mut spec = object.spec.to_json();
+    for (field, secret) in object.spec.secrets_mut() {
+        if let SecretField::Secret(named) = secret
+            && *named != plan::own_secret(Kind::Security, name, field)
+        {
+            return Err(ApiError::new(
+                ErrorCode::Conflict,
+                format!(
+                    "Security `{name}` uses the shared secret `{named}`; set that with `arctl secret set {named}`"
+                ),
+            ));
+        }
+        if let Some(fields) = spec.as_object_mut() {
+            fields.insert(field.to_owned(), serde_json::json!({"generate": "uuid4"}));
+        }
+    }
+    let expect = Expect::Revision(object.revision);
+    let put = ChangeRequest::Put { kind: Kind::Security, name: object.name, spec, expect };
+    let answer = transact(app, caller, &[put], false).await?;
+    let made = answer.generated.into_iter().next();
+    let made = made.ok_or_else(|| {
+        ApiError::new(ErrorCode::Conflict, format!("Security `{name}` has no secret"))
+    })?;
+    let (revision, name) = (answer.revision, name.to_owned());
+    Ok(ResetAnswer { revision, name, field: made.field, value: made.value })
 }
 
 pub(crate) fn is_conflict(err: &ClientError) -> bool {

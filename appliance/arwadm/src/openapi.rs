@@ -176,6 +176,18 @@ mod tests {
     }
 
     #[test]
+    fn the_document_in_docs_is_the_one_that_is_served() {
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api/arwadm.json");
+        let kept: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let is_same = kept == document();
+        assert!(
+            is_same,
+            "write it anew: cargo run -p arwadm --example openapi > docs/api/arwadm.json"
+        );
+    }
+
+    #[test]
     fn every_kinds_spec_is_described() {
         let document = document();
         for kind in Kind::ALL {

@@ -179,7 +179,7 @@ pub const ROUTES: &[Route] = &[
         limit: SMALL, form: out::<wire::Done>(), handler: || delete(api::secret_delete) },
     Route { method: HttpMethod::Post, path: "/v1/securities/{name}/reset", access: Access::Needs(Permission::Configure), name: "security_reset",
         summary: "Makes a new secret for a Security and shows it once.",
-        limit: SMALL, form: out::<wire::TransactionAnswer>(), handler: || post(api::security_reset) },
+        limit: SMALL, form: out::<wire::ResetAnswer>(), handler: || post(api::security_reset) },
     Route { method: HttpMethod::Get, path: "/v1/deployments", access: Access::Needs(Permission::Read), name: "deployment_list",
         summary: "Lists the deployed modules with their services.",
         limit: SMALL, form: out::<Vec<wire::ModuleInfo>>(), handler: || get(api::deployment_list) },
