@@ -137,7 +137,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             let path = err.path().to_string();
             let fault = err.into_inner();
             match path.as_str() {
-                "." => ApiError::invalid(format!("request body: {fault}")),
+                // `?`: the text is no JSON at all.
+                "." | "?" => ApiError::invalid(format!("request body: {fault}")),
                 _ => ApiError::invalid(format!("request body: field `{path}`: {fault}")),
             }
         })?;
