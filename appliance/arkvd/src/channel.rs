@@ -24,6 +24,7 @@ pub(crate) struct Outbox {
     bytes: Cell<usize>,
     closed: Cell<bool>,
     wake: Notify,
+    cut: Notify,
 }
 
 impl Outbox {
@@ -46,10 +47,18 @@ impl Outbox {
         self.closed.set(true);
         self.waiting.borrow_mut().clear();
         self.wake.notify_one();
+        self.cut.notify_one();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.get()
+    }
+
+    /// Returns when the connection has to end.
+    pub(crate) async fn is_cut(&self) {
+        if !self.closed.get() {
+            self.cut.notified().await;
+        }
     }
 
     /// Takes all that waits.

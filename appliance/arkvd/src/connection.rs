@@ -160,9 +160,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     reply.encode(self.session.version, &mut self.output);
                     return Ok(false);
                 }
-                Answer::Later { answered, limit_ms, nothing } => {
+                Answer::Later { answered, limit_ms } => {
                     self.flush().await?;
-                    let reply = self.wait(answered, limit_ms, nothing).await?;
+                    let reply = self.wait(answered, limit_ms).await?;
                     reply.encode(self.session.version, &mut self.output);
                 }
             }
@@ -188,7 +188,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         &mut self,
         mut answered: oneshot::Receiver<(Reply, Seq)>,
         limit_ms: u64,
-        nothing: Reply,
     ) -> Result<Reply, End> {
         let limit = Duration::from_millis(limit_ms);
         let deadline = tokio::time::sleep(limit);
@@ -201,13 +200,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             tokio::select! {
                 biased;
                 answer = &mut answered => {
-                    let Ok((reply, seq)) = answer else { return Ok(nothing) };
+                    let Ok((reply, seq)) = answer else { return Ok(Reply::NullArray) };
                     self.session.after = self.session.after.max(seq);
                     return Ok(reply);
                 }
                 () = &mut deadline, if limit_ms > 0 => {
                     self.engine.borrow_mut().waiting.remove(self.session.id);
-                    return Ok(nothing);
+                    return Ok(Reply::NullArray);
                 }
                 () = outbox.changed() => {
                     if outbox.is_closed() {
@@ -242,9 +241,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn send(&mut self) -> Result<(), End> {
+        let outbox = Rc::clone(&self.session.outbox);
         while !self.output.is_empty() {
-            let sent = self.stream.write_buf(&mut self.output);
-            let sent = tokio::time::timeout(STALLED, sent).await.map_err(|_| End::Gone)??;
+            let sent = tokio::select! {
+                biased;
+                sent = self.stream.write_buf(&mut self.output) => sent?,
+                // Its messages have piled up: it will not be heard of again.
+                () = outbox.is_cut() => return Err(End::Gone),
+                () = tokio::time::sleep(STALLED) => return Err(End::Gone),
+            };
             if sent == 0 {
                 return Err(End::Gone);
             }

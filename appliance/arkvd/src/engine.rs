@@ -54,6 +54,13 @@ pub(crate) struct Figures {
     pub(crate) last_snapshot_ms: u64,
 }
 
+/// Somebody who wants to know whether a key has changed.
+struct Watcher {
+    changed: Rc<Cell<bool>>,
+    /// Whether the key existed when the watching began.
+    existed: bool,
+}
+
 /// The state all connections share.
 pub(crate) struct Engine {
     pub(crate) keyspace: Keyspace,
@@ -67,7 +74,7 @@ pub(crate) struct Engine {
     pub(crate) figures: Figures,
     pub(crate) started_ms: u64,
     pub(crate) run_id: String,
-    watched: HashMap<Place, Vec<Rc<Cell<bool>>>>,
+    watched: HashMap<Place, Vec<Watcher>>,
     group: Vec<Record>,
     marks: Vec<Seq>,
     hashing: Hashing,
@@ -185,17 +192,21 @@ impl Engine {
                     }
                     self.waiting.key_changed(db, &key);
                     if !self.watched.is_empty() {
-                        for flag in self.watched.get(&(db, key)).into_iter().flatten() {
-                            flag.set(true);
+                        for watcher in self.watched.get(&(db, key)).into_iter().flatten() {
+                            watcher.changed.set(true);
                         }
                     }
                 }
                 Change::Database(db) => {
                     self.marks.fill(seq);
                     self.waiting.database_changed(db);
-                    for ((of, _), flags) in &self.watched {
+                    for ((of, key), watchers) in &self.watched {
                         if *of == db {
-                            flags.iter().for_each(|flag| flag.set(true));
+                            // A key that was not there and is not there has not changed.
+                            let exists = self.keyspace.exists(self.now_ms, db, key);
+                            for watcher in watchers.iter().filter(|w| w.existed || exists) {
+                                watcher.changed.set(true);
+                            }
                         }
                     }
                 }
@@ -260,16 +271,17 @@ impl Engine {
     }
 
     /// Notes that a client watches a key.
-    pub(crate) fn watch(&mut self, db: usize, key: Bytes, flag: &Rc<Cell<bool>>) {
-        self.watched.entry((db, key)).or_default().push(Rc::clone(flag));
+    pub(crate) fn watch(&mut self, place: Place, existed: bool, flag: &Rc<Cell<bool>>) {
+        let watcher = Watcher { changed: Rc::clone(flag), existed };
+        self.watched.entry(place).or_default().push(watcher);
     }
 
     /// Ends the watching of these keys under this flag.
     pub(crate) fn unwatch(&mut self, places: &[Place], flag: &Rc<Cell<bool>>) {
         for place in places {
-            if let Some(flags) = self.watched.get_mut(place) {
-                flags.retain(|other| !Rc::ptr_eq(other, flag));
-                if flags.is_empty() {
+            if let Some(watchers) = self.watched.get_mut(place) {
+                watchers.retain(|other| !Rc::ptr_eq(&other.changed, flag));
+                if watchers.is_empty() {
                     self.watched.remove(place);
                 }
             }

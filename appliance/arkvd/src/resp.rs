@@ -203,7 +203,8 @@ fn split_line(line: &[u8]) -> Option<Vec<Bytes>> {
     let mut rest = line;
     loop {
         rest = rest.trim_ascii_start();
-        if rest.is_empty() {
+        // A zero byte ends the line, as in Redis.
+        if matches!(rest, [] | [0, ..]) {
             return Some(args);
         }
         let mut arg = BytesMut::new();
@@ -314,19 +315,19 @@ pub enum Reply {
     /// Texts of the server for people; in RESP2 bytes.
     Verbatim(String),
     /// Replies in order.
-    Array(Vec<Reply>),
+    Array(Vec<Self>),
     /// Names and values; in RESP2 one after the other.
-    Map(Vec<(Reply, Reply)>),
+    Map(Vec<(Self, Self)>),
     /// Pairs; in RESP2 one after the other.
-    Pairs(Vec<(Reply, Reply)>),
+    Pairs(Vec<(Self, Self)>),
     /// Replies without order; in RESP2 an array.
-    Set(Vec<Reply>),
+    Set(Vec<Self>),
     /// What was not asked for: messages of channels.  In RESP2 an array.
-    Push(Vec<Reply>),
+    Push(Vec<Self>),
     /// True or false; in RESP2 1 or 0.
     Bool(bool),
     /// Several replies to one request, as `SUBSCRIBE` gives them.
-    Several(Vec<Reply>),
+    Several(Vec<Self>),
 }
 
 /// The protocol's version, chosen by a client with `HELLO`.
@@ -479,7 +480,7 @@ fn list(out: &mut BytesMut, kind: u8, items: &[Reply], version: Version) {
 }
 
 /// Deepest nesting of a reply that is followed.
-const MAX_DEPTH: usize = 32;
+const MAX_DEPTH: usize = 64;
 
 /// Reads one reply from the start of `bytes` and how many bytes it takes; `Ok(None)` if its end has
 /// not arrived.  For tests and tools; `Pairs` come back as arrays.

@@ -21,6 +21,7 @@ use crate::number::{format_float, truncate};
 use crate::resp::Reply;
 
 mod json;
+mod pattern;
 
 /// Instructions between two looks at the clock.
 const STEP: u32 = 10_000;
@@ -45,12 +46,38 @@ pub(crate) struct Scripts {
     lua: Lua,
     /// `run(function, call, keys, argv)` of the prelude.
     run: Function,
-    known: HashMap<String, Function>,
+    known: HashMap<String, Script>,
     /// The sources, to be compiled again when the interpreter had to be replaced.
     sources: HashMap<String, Bytes>,
     limit: Duration,
     memory: usize,
-    stopped: Rc<Cell<Stopped>>,
+    clock: Rc<Clock>,
+}
+
+/// How long the script at hand may still run.
+#[derive(Debug, Default)]
+struct Clock {
+    end: Cell<Option<Instant>>,
+    stopped: Cell<Stopped>,
+}
+
+impl Clock {
+    fn is_over(&self) -> bool {
+        let over = self.end.get().is_some_and(|end| Instant::now() >= end);
+        if over {
+            self.stopped.set(Stopped::Time);
+        }
+        over
+    }
+}
+
+/// A compiled script.
+#[derive(Debug, Clone)]
+struct Script {
+    function: Function,
+    /// An error at a call that is the last thing a function does has no line any more; in a script
+    /// of one line it is known all the same.
+    only_line: Option<i64>,
 }
 
 /// What a script calls commands with.
@@ -63,7 +90,8 @@ pub(crate) fn sum_of(source: &[u8]) -> String {
 impl Scripts {
     pub(crate) fn new(config: &Config) -> mlua::Result<Self> {
         let memory = config.script_memory_bytes;
-        let (lua, run) = interpreter(memory)?;
+        let clock = Rc::new(Clock::default());
+        let (lua, run) = interpreter(memory, &clock)?;
         Ok(Self {
             lua,
             run,
@@ -71,7 +99,7 @@ impl Scripts {
             sources: HashMap::new(),
             limit: Duration::from_millis(config.script_limit_ms),
             memory,
-            stopped: Rc::default(),
+            clock,
         })
     }
 
@@ -92,9 +120,9 @@ impl Scripts {
         self.sources.clear();
     }
 
-    fn function(&mut self, sum: &str, source: Option<&Bytes>) -> Result<Function, Reply> {
-        if let Some(function) = self.known.get(sum) {
-            return Ok(function.clone());
+    fn function(&mut self, sum: &str, source: Option<&Bytes>) -> Result<Script, Reply> {
+        if let Some(script) = self.known.get(sum) {
+            return Ok(script.clone());
         }
         let Some(source) = source.or_else(|| self.sources.get(sum)).cloned() else {
             return Err(Reply::error("NOSCRIPT No matching script. Please use EVAL."));
@@ -109,9 +137,11 @@ impl Scripts {
         if self.known.len() >= KEPT {
             self.forget();
         }
-        self.known.insert(sum.to_owned(), function.clone());
+        let only_line = (!source.contains(&b'\n')).then_some(1);
+        let script = Script { function, only_line };
+        self.known.insert(sum.to_owned(), script.clone());
         self.sources.insert(sum.to_owned(), crate::value::own(&source));
-        Ok(function)
+        Ok(script)
     }
 
     /// Runs a script, given by its source or its name.
@@ -128,15 +158,15 @@ impl Scripts {
         } else {
             sum_of(source)
         };
-        let function = match self.function(&sum, (!by_sum).then_some(source)) {
-            Ok(function) => function,
+        let script = match self.function(&sum, (!by_sum).then_some(source)) {
+            Ok(script) => script,
             Err(refused) => return refused,
         };
-        self.stopped.set(Stopped::Not);
-        let ran = self.run_function(&function, &sum, keys, args, call);
+        self.clock.stopped.set(Stopped::Not);
+        let ran = self.run_function(&script, &sum, keys, args, call);
         self.lua.remove_global_hook();
         self.lua.remove_hook();
-        if self.stopped.get() == Stopped::Time {
+        if self.clock.stopped.get() == Stopped::Time {
             let limit = self.limit.as_millis();
             self.replace_interpreter();
             return Reply::Error(
@@ -147,7 +177,7 @@ impl Scripts {
             Ok(reply) => reply,
             Err(err) => {
                 let fault = message_of(&err);
-                if self.is_short_of_memory() || matches!(err, mlua::Error::MemoryError(_)) {
+                if matches!(err, mlua::Error::MemoryError(_)) {
                     let memory = self.memory;
                     self.replace_interpreter();
                     return Reply::Error(
@@ -159,13 +189,9 @@ impl Scripts {
         }
     }
 
-    fn is_short_of_memory(&self) -> bool {
-        self.lua.used_memory() > self.memory / 4 * 3
-    }
-
     /// After it was stopped in the middle nobody knows what state the interpreter is in.
     fn replace_interpreter(&mut self) {
-        match interpreter(self.memory) {
+        match interpreter(self.memory, &self.clock) {
             Ok((lua, run)) => {
                 self.known.clear();
                 self.lua = lua;
@@ -177,7 +203,7 @@ impl Scripts {
 
     fn run_function(
         &self,
-        function: &Function,
+        script: &Script,
         sum: &str,
         keys: &[Bytes],
         args: &[Bytes],
@@ -192,7 +218,8 @@ impl Scripts {
             Ok(table)
         };
         let (keys, args) = (strings(keys)?, strings(args)?);
-        set_time_limit(lua, Instant::now() + self.limit, &self.stopped)?;
+        self.clock.end.set(Some(Instant::now() + self.limit));
+        set_time_limit(lua, &self.clock)?;
         lua.scope(|scope| {
             let call = scope.create_function_mut(|lua, args: MultiValue| {
                 let reply = match arguments(&args) {
@@ -203,17 +230,20 @@ impl Scripts {
                 to_lua(lua, &reply, line)
             })?;
             let (done, value): (bool, Value) =
-                self.run.call((function.clone(), call, keys, args))?;
+                self.run.call((script.function.clone(), call, keys, args))?;
             if done {
                 return from_lua(&value, DEPTH);
             }
-            Ok(failure(&value, sum))
+            if is_memory_fault(&value) {
+                return Err(mlua::Error::MemoryError("not enough memory".to_owned()));
+            }
+            Ok(failure(&value, sum, script.only_line))
         })
     }
 }
 
 /// The reply of a script that ended with an error.
-fn failure(value: &Value, sum: &str) -> Reply {
+fn failure(value: &Value, sum: &str, only_line: Option<i64>) -> Reply {
     let (text, line) = match value {
         Value::Table(table) => {
             let text: Option<LuaString> = table.raw_get("err").ok();
@@ -231,8 +261,18 @@ fn failure(value: &Value, sum: &str) -> Reply {
         }
         other => (format!("ERR {}", error_text(other)), None),
     };
-    let place = line.map(|line| format!(", on @user_script:{line}.")).unwrap_or_default();
+    let place =
+        line.or(only_line).map(|line| format!(", on @user_script:{line}.")).unwrap_or_default();
     Reply::Error(format!("{text} script: {sum}{place}").into())
+}
+
+/// The interpreter has run out of memory; a script cannot pretend that in a way that matters.
+fn is_memory_fault(value: &Value) -> bool {
+    match value {
+        Value::String(text) => *text.as_bytes() == b"not enough memory"[..],
+        Value::Error(err) => matches!(**err, mlua::Error::MemoryError(_)),
+        _ => false,
+    }
 }
 
 fn error_text(value: &Value) -> String {
@@ -254,7 +294,7 @@ fn message_of(err: &mlua::Error) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-fn interpreter(memory: usize) -> mlua::Result<(Lua, Function)> {
+fn interpreter(memory: usize, clock: &Rc<Clock>) -> mlua::Result<(Lua, Function)> {
     let lua = Lua::new_with(StdLib::STRING | StdLib::TABLE | StdLib::MATH, LuaOptions::default())?;
     let host = lua.create_table()?;
     host.set("sha1hex", lua.create_function(|_, text: LuaString| Ok(sum_of(&text.as_bytes())))?)?;
@@ -276,23 +316,118 @@ fn interpreter(memory: usize) -> mlua::Result<(Lua, Function)> {
         "json_decode",
         lua.create_function(|lua, text: LuaString| json::decode(lua, &text.as_bytes()))?,
     )?;
+    add_patterns(&lua, &host, clock)?;
     let prelude = lua.load(PRELUDE).set_name("@prelude").into_function()?;
     let run: Function = prelude.call(host)?;
     lua.set_memory_limit(memory)?;
     Ok((lua, run))
 }
 
-fn set_time_limit(lua: &Lua, end: Instant, stopped: &Rc<Cell<Stopped>>) -> mlua::Result<()> {
-    let stopped = Rc::clone(stopped);
+/// What the text functions of the prelude stand on.
+fn add_patterns(lua: &Lua, host: &Table, clock: &Rc<Clock>) -> mlua::Result<()> {
+    type Args = (LuaString, LuaString, f64);
+    let search = {
+        let clock = Rc::clone(clock);
+        move |lua: &Lua, (text, pattern, from): Args, anchors: bool, plain: bool| {
+            let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
+            let from = usize::try_from(truncate(from)).unwrap_or(1).saturating_sub(1);
+            if from > text.len() {
+                return Ok(MultiValue::from_iter([Value::Nil]));
+            }
+            let special = |byte: &u8| b"^$*+?.([%-".contains(byte);
+            if plain || !pattern.iter().any(special) {
+                let rest = text.get(from..).unwrap_or_default();
+                let found = memchr::memmem::find(rest, &pattern).map(|at| from + at);
+                return Ok(match found {
+                    Some(at) => MultiValue::from_iter([place(at + 1), place(at + pattern.len())]),
+                    None => MultiValue::from_iter([Value::Nil]),
+                });
+            }
+            let (anchored, inner) = match pattern.strip_prefix(b"^") {
+                Some(inner) if anchors => (true, inner),
+                _ => (false, &pattern[..]),
+            };
+            let goes_on = || !clock.is_over();
+            let found = pattern::find(&text, inner, from, anchored, &goes_on)
+                .map_err(|err| mlua::Error::RuntimeError(err.to_string()))?;
+            let Some((first, last, captures)) = found else {
+                return Ok(MultiValue::from_iter([Value::Nil]));
+            };
+            let mut values = vec![place(first + 1), place(last)];
+            for capture in captures {
+                values.push(match capture {
+                    pattern::Capture::Text(from, to) => {
+                        let caught = text.get(from..to).unwrap_or_default();
+                        Value::String(lua.create_string(caught)?)
+                    }
+                    pattern::Capture::Position(at) | pattern::Capture::Open(at) => place(at + 1),
+                });
+            }
+            Ok(MultiValue::from_iter(values))
+        }
+    };
+    let once = search.clone();
+    host.set(
+        "find",
+        lua.create_function(
+            move |lua, (text, pattern, from, plain): (LuaString, LuaString, f64, bool)| {
+                once(lua, (text, pattern, from), true, plain)
+            },
+        )?,
+    )?;
+    host.set(
+        "find_next",
+        lua.create_function(move |lua, args: Args| search(lua, args, false, false))?,
+    )?;
+    host.set("fill", lua.create_function(fill)?)
+}
+
+fn place(at: usize) -> Value {
+    Value::Number(crate::number::float(crate::number::int(at)))
+}
+
+/// Puts what was caught into the replacement text of `gsub`.
+fn fill(
+    lua: &Lua,
+    (replacement, whole, caught): (LuaString, LuaString, Table),
+) -> mlua::Result<LuaString> {
+    let mut text = Vec::new();
+    let replacement = replacement.as_bytes();
+    let mut rest = &replacement[..];
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        if *byte != b'%' {
+            text.push(*byte);
+            continue;
+        }
+        let Some((escaped, after)) = rest.split_first() else { break };
+        rest = after;
+        if !escaped.is_ascii_digit() {
+            text.push(*escaped);
+            continue;
+        }
+        let index = usize::from(*escaped - b'0');
+        let value: Option<LuaString> = if index == 0 { None } else { caught.raw_get(index)? };
+        match value {
+            Some(value) => text.extend_from_slice(&value.as_bytes()),
+            None if index == 0 || (index == 1 && caught.raw_len() == 0) => {
+                text.extend_from_slice(&whole.as_bytes());
+            }
+            None => return Err(mlua::Error::RuntimeError("invalid capture index".to_owned())),
+        }
+    }
+    lua.create_string(text)
+}
+
+fn set_time_limit(lua: &Lua, clock: &Rc<Clock>) -> mlua::Result<()> {
+    let clock = Rc::clone(clock);
     let each = |count| HookTriggers::new().every_nth_instruction(count);
     lua.set_global_hook(each(STEP), move |lua, _| {
-        if Instant::now() < end {
+        if clock.stopped.get() == Stopped::Not && !clock.is_over() {
             return Ok(VmState::Continue);
         }
-        if stopped.replace(Stopped::Time) == Stopped::Not {
-            // From now on every instruction fails, so that no `pcall` can go on.
-            lua.set_global_hook(each(1), |_, _| Err(out_of_time()))?;
-        }
+        // From now on every instruction fails, so that no `pcall` can go on.
+        lua.set_global_hook(each(1), |_, _| Err(out_of_time()))?;
         Err(out_of_time())
     })
 }
@@ -305,7 +440,7 @@ fn out_of_time() -> mlua::Error {
 fn arguments(args: &MultiValue) -> Result<Vec<Bytes>, Reply> {
     if args.is_empty() {
         return Err(Reply::error(
-            "ERR Please specify at least one argument for this redis.call() call",
+            "ERR Please specify at least one argument for this redis lib call",
         ));
     }
     args.iter()
@@ -392,6 +527,3 @@ fn from_lua(value: &Value, depth: usize) -> mlua::Result<Reply> {
         _ => Reply::Null,
     })
 }
-
-#[cfg(test)]
-mod tests;

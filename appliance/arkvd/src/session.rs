@@ -24,8 +24,8 @@ const QUEUED_BYTES: usize = 256 * 1024 * 1024;
 pub(crate) enum Answer {
     /// The reply.
     Now(Reply),
-    /// It waits for an element, so long (milliseconds; 0: for ever), and gives this if none comes.
-    Later { answered: oneshot::Receiver<(Reply, Seq)>, limit_ms: u64, nothing: Reply },
+    /// It waits for an element, so long (milliseconds; 0: for ever).
+    Later { answered: oneshot::Receiver<(Reply, Seq)>, limit_ms: u64 },
     /// The reply, and then the connection ends.
     Last(Reply),
 }
@@ -110,6 +110,9 @@ impl Session {
                 if !self.trusted {
                     return Answer::Now(Reply::error("NOAUTH Authentication required."));
                 }
+                if argv.first().is_some_and(|name| name.eq_ignore_ascii_case(b"exec")) {
+                    return Answer::Now(self.abort(engine, refused));
+                }
                 return Answer::Now(self.break_queue(refused));
             }
         };
@@ -150,6 +153,15 @@ impl Session {
             queue.broken = true;
         }
         refused
+    }
+
+    /// An `EXEC` that is refused ends its transaction.
+    fn abort(&mut self, engine: &mut Engine, refused: Reply) -> Reply {
+        self.queue = None;
+        self.unwatch(engine);
+        let Reply::Error(text) = refused else { return refused };
+        let cause = text.strip_prefix("ERR ").unwrap_or(&text);
+        Reply::Error(format!("EXECABORT Transaction discarded because of: {cause}").into())
     }
 
     fn enqueue(&mut self, engine: &Engine, spec: &'static Spec, argv: Vec<Bytes>) -> Reply {
@@ -201,7 +213,7 @@ impl Session {
         let limit_ms = limit.and_then(|text| timeout(text).ok()).unwrap_or(0);
         let argv = argv.iter().map(|arg| crate::value::own(arg)).collect();
         let answered = engine.wait(self.id, self.db, spec, argv);
-        Answer::Later { answered, limit_ms, nothing: reply }
+        Answer::Later { answered, limit_ms }
     }
 
     fn run_own(&mut self, engine: &mut Engine, spec: &'static Spec, argv: &[Bytes]) -> Answer {
@@ -395,7 +407,7 @@ impl Session {
             return;
         }
         let exists = engine.keyspace.exists(engine.same_now(), self.db, key);
-        engine.watch(self.db, place.1.clone(), &self.watch_broken);
+        engine.watch(place.clone(), exists, &self.watch_broken);
         self.watching.push((place, exists));
     }
 
@@ -440,7 +452,8 @@ impl Session {
                     replies.push(reply);
                     last = true;
                 }
-                Answer::Later { nothing, .. } => replies.push(nothing),
+                // Nothing waits inside of a transaction.
+                Answer::Later { .. } => replies.push(Reply::Null),
             }
         }
         self.executing = false;

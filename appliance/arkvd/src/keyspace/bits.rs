@@ -74,6 +74,10 @@ fn unit(call: &Call<'_>, index: usize) -> Result<bool, Fault> {
 }
 
 pub(crate) fn bitcount(call: &mut Call<'_>) -> Outcome {
+    // A key that does not exist is answered before the range is looked at.
+    if call.string(call.arg(1))?.is_none() {
+        return Ok(Reply::Int(0));
+    }
     let range = match call.len() {
         2 => (0, -1, false),
         4 | 5 => {
@@ -94,10 +98,13 @@ pub(crate) fn bitcount(call: &mut Call<'_>) -> Outcome {
 }
 
 pub(crate) fn bitpos(call: &mut Call<'_>) -> Outcome {
-    let wanted = match call.int(2)? {
-        bit @ (0 | 1) => bit,
-        _ => return Err(Fault::text("ERR The bit argument must be 1 or 0.")),
+    let wanted @ (0 | 1) = call.int(2)? else {
+        return Err(Fault::text("ERR The bit argument must be 1 or 0."));
     };
+    // A key that does not exist is answered before the range is looked at.
+    if call.string(call.arg(1))?.is_none() {
+        return Ok(Reply::Int(if wanted == 1 { -1 } else { 0 }));
+    }
     let (start, end, of_bits) = match call.len() {
         3 => (0, -1, false),
         4 => (call.int(3)?, -1, false),

@@ -285,13 +285,16 @@ pub(crate) fn dbsize(call: &mut Call<'_>) -> Outcome {
 /// The encodings of Redis, for clients that ask; nothing is kept that way here.
 pub(crate) fn object(call: &mut Call<'_>) -> Outcome {
     let what = call.word(1);
-    if call.len() != 3 || !matches!(what.as_str(), "ENCODING" | "IDLETIME" | "REFCOUNT" | "FREQ") {
+    if !matches!(what.as_str(), "ENCODING" | "IDLETIME" | "REFCOUNT" | "FREQ") {
         let given = String::from_utf8_lossy(call.arg(1)).into_owned();
         return Err(Fault::Text(
-            format!(
-                "ERR Unknown subcommand or wrong number of arguments for '{given}'. Try OBJECT HELP."
-            )
-            .into(),
+            format!("ERR unknown subcommand '{given}'. Try OBJECT HELP.").into(),
+        ));
+    }
+    if call.len() != 3 {
+        let what = what.to_ascii_lowercase();
+        return Err(Fault::Text(
+            format!("ERR wrong number of arguments for 'object|{what}' command").into(),
         ));
     }
     let now_ms = call.now_ms;

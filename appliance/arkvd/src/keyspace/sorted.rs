@@ -41,7 +41,7 @@ pub(crate) fn zadd(call: &mut Call<'_>) -> Outcome {
     if only_new && only_old {
         return Err(Fault::text("ERR XX and NX options at the same time are not compatible"));
     }
-    if (greater && only_new) || (less && only_new) || (greater && less) {
+    if (only_new && (greater || less)) || (greater && less) {
         return Err(Fault::text(
             "ERR GT, LT, and/or NX options at the same time are not compatible",
         ));
@@ -258,6 +258,9 @@ impl<'a> LexRange<'a> {
     }
 }
 
+/// Finds the ranks a range stands for.
+type Selection<'a> = dyn Fn(&Sorted) -> Option<Ranks> + 'a;
+
 /// How `ZRANGE` and its older forms choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
@@ -320,7 +323,7 @@ fn range_places(
     let (first, second) = (call.arg(at), call.arg(at + 1));
     // Backwards the range is written from its upper end, unless it is one of ranks.
     let (min, max) = if wanted.reverse { (second, first) } else { (first, second) };
-    let select: Box<dyn Fn(&Sorted) -> Option<Ranks>> = match wanted.by {
+    let select: Box<Selection<'_>> = match wanted.by {
         By::Rank => {
             let (start, end) = (call.int(at)?, call.int(at + 1)?);
             let reverse = wanted.reverse;
@@ -829,11 +832,7 @@ pub(crate) fn zdiffstore(call: &mut Call<'_>) -> Outcome {
 }
 
 pub(crate) fn zintercard(call: &mut Call<'_>) -> Outcome {
-    if call.rest(2).len() < call.int(1).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0) {
-        return Err(Fault::text("ERR Number of keys can't be greater than number of args"));
-    }
-    let (keys, after) = counted_keys(call, 1)?;
-    let limit = count_limit(call, after)?;
+    let (keys, after) = operands(call, 1)?;
     let mut sources = Vec::new();
     for key in keys {
         sources.push(match call.value(key) {
@@ -843,6 +842,7 @@ pub(crate) fn zintercard(call: &mut Call<'_>) -> Outcome {
             Some(_) => return Err(Fault::WrongType),
         });
     }
+    let limit = count_limit(call, after)?;
     let mut count = 0;
     if let Some(smallest) = sources.iter().min_by_key(|source| source.len()) {
         smallest.each(|member, _| {

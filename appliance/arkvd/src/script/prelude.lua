@@ -81,8 +81,125 @@ function redis.set_repl() end
 function redis.breakpoint() return false end
 function redis.debug() end
 
+-- Lua's own matcher cannot be stopped; these stand on the host's, which can.
+-- `host.find(text, pattern, from, plain)` gives nothing, or first, last, and what was caught.
+local texts = copy(string, { dump = true, gfind = true })
+local find, sub = host.find, string.sub
+
+local function start(text, init)
+  init = init or 1
+  if init < 0 then init = #text + init + 1 end
+  if init > #text then return #text + 1 end
+  return init < 1 and 1 or init
+end
+
+-- Other than a text a number is taken, as in Lua.
+local function as_text(value, index, name)
+  local kind = type(value)
+  if kind == "string" then return value end
+  if kind == "number" then return tostring(value) end
+  error("bad argument #" .. index .. " to '" .. name .. "' (string expected, got "
+    .. (value == nil and "no value" or kind) .. ")", 3)
+end
+
+function texts.find(text, pattern, init, plain)
+  text, pattern = as_text(text, 1, "find"), as_text(pattern, 2, "find")
+  return find(text, pattern, start(text, init), plain and true or false)
+end
+
+local function whole_or_caught(text, first, last, ...)
+  if not first then return nil end
+  if select("#", ...) == 0 then return sub(text, first, last) end
+  return ...
+end
+
+function texts.match(text, pattern, init)
+  text, pattern = as_text(text, 1, "match"), as_text(pattern, 2, "match")
+  return whole_or_caught(text, find(text, pattern, start(text, init), false))
+end
+
+function texts.gmatch(text, pattern)
+  text, pattern = as_text(text, 1, "gmatch"), as_text(pattern, 2, "gmatch")
+  local at = 1
+  local function step(first, last, ...)
+    if not first then
+      at = nil
+      return nil
+    end
+    at = last < first and first + 1 or last + 1
+    return whole_or_caught(text, first, last, ...)
+  end
+  return function()
+    if not at or at > #text + 1 then return nil end
+    -- An anchor has no meaning here.
+    return step(host.find_next(text, pattern, at))
+  end
+end
+
+function texts.gsub(text, pattern, replacement, most)
+  text, pattern = as_text(text, 1, "gsub"), as_text(pattern, 2, "gsub")
+  local kind = type(replacement)
+  if kind == "number" then replacement, kind = tostring(replacement), "string" end
+  if kind ~= "string" and kind ~= "table" and kind ~= "function" then
+    error("bad argument #3 to 'gsub' (string/function/table expected)", 2)
+  end
+  local parts, count, at = {}, 0, 1
+  local anchored = sub(pattern, 1, 1) == "^"
+
+  local function replace(first, last, ...)
+    local whole = sub(text, first, last)
+    local caught = { ... }
+    local value
+    if kind == "string" then
+      value = host.fill(replacement, whole, caught)
+    else
+      local key = caught[1]
+      if key == nil then key = whole end
+      if kind == "table" then
+        value = replacement[key]
+      elseif select("#", ...) == 0 then
+        value = replacement(whole)
+      else
+        value = replacement(...)
+      end
+    end
+    if not value then return whole end
+    if type(value) ~= "string" and type(value) ~= "number" then
+      error("invalid replacement value (a " .. type(value) .. ")", 3)
+    end
+    return value
+  end
+
+  local function step(first, last, ...)
+    if not first then return false end
+    parts[#parts + 1] = sub(text, at, first - 1)
+    parts[#parts + 1] = replace(first, last, ...)
+    count = count + 1
+    if last < first then
+      -- Nothing was taken: the next byte stays.
+      parts[#parts + 1] = sub(text, first, first)
+      at = first + 1
+    else
+      at = last + 1
+    end
+    return true
+  end
+
+  while at <= #text + 1 and (not most or count < most) do
+    local found
+    if anchored then
+      found = step(find(text, pattern, at, false))
+    else
+      found = step(host.find_next(text, pattern, at))
+    end
+    if not found or anchored then break end
+  end
+  parts[#parts + 1] = sub(text, at)
+  return table.concat(parts), count
+end
+
 local libraries = {
-  string = guard(copy(string, { dump = true })),
+  string = guard(texts),
   table = guard(copy(table, {})),
   math = guard(copy(math, {})),
   coroutine = guard(copy(coroutine, {})),

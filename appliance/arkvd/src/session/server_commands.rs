@@ -222,6 +222,7 @@ fn command(argv: &[Bytes]) -> Reply {
     };
     let names = argv.get(2..).unwrap_or_default();
     match String::from_utf8_lossy(given).to_ascii_uppercase().as_str() {
+        "COUNT" if !names.is_empty() => wrong_arity("command|count"),
         "COUNT" => Reply::count(TABLE.len()),
         "LIST" => Reply::Array(TABLE.iter().map(|spec| Reply::fixed(spec.name)).collect()),
         "DOCS" => Reply::Map(Vec::new()),
