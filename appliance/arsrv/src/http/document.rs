@@ -10,7 +10,8 @@ use super::listen::Peer;
 use crate::channel::table::Found;
 use crate::security::Passed;
 
-/// Where the balancer says the client is; it appends, so that the last entry is its own.
+/// Where the balancer says the client is.  It replaces what clients say; what a trusted proxy says it keeps,
+/// and adds that proxy, so that of several entries the last but one is the client as the proxy saw it.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 /// Whether the client came by `http` or `https`.
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
@@ -66,13 +67,11 @@ pub fn write(
 
 /// The client's address, as the balancer or the connection tells it.
 pub fn remote<'r>(headers: &'r HeaderMap, peer: &'r Peer) -> &'r str {
-    headers
-        .get_all(FORWARDED_FOR)
-        .iter()
-        .next_back()
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.rsplit(',').next())
-        .map_or(&peer.0, str::trim)
+    let values = headers.get_all(FORWARDED_FOR).iter();
+    let mut entries =
+        values.rev().filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
+    let last = entries.next();
+    entries.next().or(last).map_or(&peer.0, str::trim)
 }
 
 /// Writes a text as a JSON string.
@@ -142,13 +141,15 @@ mod tests {
     }
 
     #[test]
-    fn the_last_forwarded_address_is_the_clients() {
+    fn the_client_is_who_the_balancer_or_its_trusted_proxy_saw() {
         let mut headers = HeaderMap::new();
         let peer = Peer("unix".into());
         assert_eq!(remote(&headers, &peer), "unix");
-        headers.append(FORWARDED_FOR, http::HeaderValue::from_static("1.1.1.1, 192.0.2.7:50112"));
+        headers.append(FORWARDED_FOR, http::HeaderValue::from_static("192.0.2.7:50112"));
         assert_eq!(remote(&headers, &peer), "192.0.2.7:50112");
-        headers.append(FORWARDED_FOR, http::HeaderValue::from_static("192.0.2.8"));
-        assert_eq!(remote(&headers, &peer), "192.0.2.8");
+        // What the client said to the proxy comes first, the proxy itself last.
+        let chain = http::HeaderValue::from_static("1.1.1.1, 192.0.2.7, 10.0.0.1");
+        headers.insert(FORWARDED_FOR, chain);
+        assert_eq!(remote(&headers, &peer), "192.0.2.7");
     }
 }

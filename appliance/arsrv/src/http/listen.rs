@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arbase::{Chain, Stop};
@@ -19,6 +20,10 @@ use super::door::Door;
 
 /// How long to wait when no connection can be accepted, for example for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long after the stop a connection without a request under way may stay: enough for the rest of an answer
+/// to leave, and the end of one who began a request and never finished it.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -81,9 +86,15 @@ async fn connection<Io>(io: Io, peer: Peer, door: Arc<Door>, stop: Stop)
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let under_way = AtomicBool::new(false);
     let service = service_fn(|request| {
-        let (door, peer) = (Arc::clone(&door), peer.clone());
-        async move { Ok::<_, Infallible>(door.answer(request, &peer).await) }
+        let (door, peer, under_way) = (&door, &peer, &under_way);
+        async move {
+            under_way.store(true, Ordering::Relaxed);
+            let answer = door.answer(request, peer).await;
+            under_way.store(false, Ordering::Relaxed);
+            Ok::<_, Infallible>(answer)
+        }
     });
     // Not with `pipeline_flush`: what was answered before a malformed request, and the 400 for that one, would
     // then never leave hyper's buffer.
@@ -93,7 +104,13 @@ where
         ended = &mut serving => ended,
         () = stop.wait() => {
             serving.as_mut().graceful_shutdown();
-            serving.await
+            loop {
+                match tokio::time::timeout(LAST_WORDS, &mut serving).await {
+                    Ok(ended) => break ended,
+                    Err(_) if under_way.load(Ordering::Relaxed) => {}
+                    Err(_) => break Ok(()),
+                }
+            }
         }
     };
     if let Err(err) = ended {

@@ -12,10 +12,11 @@ mod channels;
 mod life;
 mod outgoing;
 mod peer;
+mod real;
 mod store;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -179,6 +180,21 @@ impl Setting {
         Stage { core, store, dir }
     }
 
+    /// Starts with real workers, which run the modules among the objects.
+    pub(crate) async fn start_real(mut self) -> Stage {
+        let dir = artest::temp_dir();
+        self.config.python = artest::python().to_owned();
+        self.config.worker_exec = Some(PathBuf::from(env!("CARGO_BIN_EXE_worker-exec")));
+        self.config.workers = 2;
+        let store = Store::of(&self.objects, &self.secrets);
+        store.listen(dir.path());
+        let config = in_folder(dir.path(), self.config);
+        let core = Core::of(Server::start(config).await.unwrap(), None);
+        let stage = Stage { core, store, dir };
+        stage.control().wait_for(1).await.unwrap();
+        stage
+    }
+
     /// Starts with an object store that does not listen yet.
     pub(crate) async fn start_alone(self) -> Stage {
         let dir = artest::temp_dir();
@@ -192,13 +208,16 @@ impl Setting {
 pub(crate) struct Core {
     stopper: Stopper,
     ended: JoinHandle<()>,
-    /// What services may use.
-    pub(crate) outside: Arc<dyn Outside>,
+    outside: Option<Arc<dyn Outside>>,
+}
+
+fn in_folder(dir: &Path, config: Config) -> Config {
+    Config { runtime_dir: dir.to_owned(), state_dir: dir.join("arsrv"), ..config }
 }
 
 impl Core {
     async fn start(dir: PathBuf, config: Config, services: HashMap<String, Service>) -> Self {
-        let config = Config { runtime_dir: dir.clone(), state_dir: dir.join("arsrv"), ..config };
+        let config = in_folder(&dir, config);
         let outside = Arc::new(Mutex::new(None));
         let server = Server::start_with(config, |around| {
             let Surroundings { outside: given, mut worlds, progress, stop, .. } = around;
@@ -216,10 +235,19 @@ impl Core {
         })
         .await
         .unwrap();
+        let outside = outside.lock().unwrap().take();
+        Self::of(server, outside)
+    }
+
+    fn of(server: Server, outside: Option<Arc<dyn Outside>>) -> Self {
         let (stopper, stop) = Stop::new();
         let ended = tokio::spawn(server.run_until(stop));
-        let outside = outside.lock().unwrap().take().unwrap();
         Self { stopper, ended, outside }
+    }
+
+    /// What services may use.
+    pub(crate) fn outside(&self) -> &Arc<dyn Outside> {
+        self.outside.as_ref().unwrap()
     }
 
     /// Stops it and waits for its end.

@@ -39,7 +39,7 @@ async fn ask_until(stage: &Stage, meta: Value, body: &str, time: Duration) -> Wo
         cid: Cid::parse("0123456789abcdef").unwrap(),
         deadline: Instant::now() + time,
     };
-    stage.core.outside.answer(request).await
+    stage.core.outside().answer(request).await
 }
 
 async fn get(stage: &Stage) -> WorkerReply {
@@ -560,7 +560,7 @@ async fn five_hundred_services_wait_for_a_slow_system_at_once() {
         .channel("wait", "/wait", "wait", json!({}))
         .start()
         .await;
-    outside.set(Arc::clone(&stage.core.outside)).ok().unwrap();
+    outside.set(Arc::clone(stage.core.outside())).ok().unwrap();
     let started = Instant::now();
     let calls = (0..500).map(|_| async {
         let mut connection = Connection::open(&stage).await;
