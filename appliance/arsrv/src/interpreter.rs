@@ -145,14 +145,6 @@ struct Answer {
     unreachable: Vec<PathBuf>,
 }
 
-/// The executable that has the subcommand [`sandbox::SUBCOMMAND`].
-pub(crate) fn executable(config: &Config) -> std::io::Result<PathBuf> {
-    match &config.worker_exec {
-        Some(path) => Ok(path.clone()),
-        None => std::env::current_exe(),
-    }
-}
-
 /// Finds out how workers are started.
 pub(crate) async fn prepare(
     config: &Config,
@@ -376,7 +368,11 @@ async fn probe(
 
 /// The command that confines itself and becomes what the [`Spec`] says.
 pub(crate) fn exec(config: &Config, spec: &Spec) -> std::io::Result<Command> {
-    let mut command = Command::new(executable(config)?);
+    // Whoever the link is read by: the new process reads it before it becomes another one.  So it is this very
+    // executable, also when an update has put another one in its place.
+    let this = Path::new("/proc/self/exe");
+    let mut command = Command::new(config.worker_exec.as_deref().unwrap_or(this));
+    command.arg0("arint");
     // A Spec is texts and numbers: this cannot fail but for paths that are not UTF-8.
     let spec = serde_json::to_string(spec).map_err(std::io::Error::other)?;
     command.arg(sandbox::SUBCOMMAND).arg(spec).env_clear();

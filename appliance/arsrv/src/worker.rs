@@ -224,7 +224,8 @@ struct Pending {
     cid: Cid,
     deadline: Instant,
     depth: u16,
-    /// The PING sent behind its CANCEL, and when.
+    /// The PING sent behind its CANCEL, and from when on it runs too long: a caller that goes away early does not make
+    /// a service slow.
     given_up: Option<(u64, Instant)>,
     _seat: Box<dyn Seat>,
 }
@@ -737,7 +738,7 @@ impl Drop for Sent {
         };
         pending.tell = None;
         link.last_ping += 1;
-        pending.given_up = Some((link.last_ping, Instant::now()));
+        pending.given_up = Some((link.last_ping, pending.deadline.max(Instant::now())));
         // Both are empty.  The PONG shows that the worker has read everything up to here.
         frame::put_plain(link.outbox.tail(), Kind::Cancel, self.id, b"").ok();
         frame::put_plain(link.outbox.tail(), Kind::Ping, link.last_ping, b"").ok();

@@ -191,9 +191,7 @@ fn look_at_given_up(worker: &Arc<Worker>, now: Instant) {
             over.extend(link.calls.remove(&id));
         }
         for pending in link.calls.values() {
-            if let Some((ping, since)) = pending.given_up {
-                overrun |= ping <= ponged && now.duration_since(since) >= OVERRUN;
-            }
+            overrun |= is_known(pending) && has_overrun(pending, now);
         }
     }
     // Giving seats back takes the group's lock, which must not be taken under the link's.
@@ -208,24 +206,27 @@ fn look_at_draining(worker: &Arc<Worker>, watch: &mut Watch, now: Instant) -> bo
     if watch.kill_at.is_some_and(|at| now >= at) {
         return true;
     }
-    let (all_over, only_given_up, is_broken) = {
+    let (all_over, only_overrun, is_broken) = {
         let link = worker.link();
         (
             link.calls.is_empty(),
-            link.calls.values().all(|pending| pending.given_up.is_some()),
+            link.calls.values().all(|pending| has_overrun(pending, now)),
             matches!(link.cause, Some(Cause::Protocol(_))),
         )
     };
-    if is_broken {
+    if is_broken || (only_overrun && !all_over) {
         return true;
     }
-    if !only_given_up {
+    if !all_over {
         watch.done_since = None;
         return false;
     }
-    let since = *watch.done_since.get_or_insert(now);
-    let grace = if all_over { EXIT } else { OVERRUN };
-    now.duration_since(since) >= grace
+    now.duration_since(*watch.done_since.get_or_insert(now)) >= EXIT
+}
+
+/// Whether a call was given up and goes on running for too long.
+fn has_overrun(pending: &Pending, now: Instant) -> bool {
+    pending.given_up.is_some_and(|(_, since)| now.saturating_duration_since(since) >= OVERRUN)
 }
 
 fn words(cause: &Cause) -> String {

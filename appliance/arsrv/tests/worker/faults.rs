@@ -229,6 +229,23 @@ async fn a_worker_that_gives_no_sign_of_life_is_replaced() {
     bench.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_goes_away_costs_the_service_nothing() {
+    let bench = Bench::start_with(&[("doer", DOER)], |config| config.workers = 1).await;
+    let before = bench.until_ready("default", 1).await;
+    let gone = bench.call("doer").body("/dev/null 4").send();
+    // Its caller's future is dropped here.
+    tokio::time::timeout(Duration::from_millis(300), gone).await.unwrap_err();
+    let status = bench.status();
+    assert_eq!(status.workers[0].in_flight, 1, "it goes on");
+    bench
+        .until("its end", |status| status.workers.iter().all(|worker| worker.in_flight == 0))
+        .await;
+    let after = bench.until_ready("default", 1).await;
+    assert_eq!((before[0].pid, bench.status().problems.len()), (after[0].pid, 0));
+    bench.stop().await;
+}
+
 const DOER: &str = r#"
 import time
 from zato.server.service import Service
