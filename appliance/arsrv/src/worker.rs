@@ -615,6 +615,8 @@ impl Worker {
     fn settle(&self, outcome: Result<Loaded, LoadFault>) {
         if outcome.is_ok() {
             self.set_state(State::Ready);
+            // What it takes with nothing but its modules.
+            self.to_tend.notify_one();
         }
         let waiting = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waiting) = waiting {
