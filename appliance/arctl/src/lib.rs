@@ -91,4 +91,19 @@ mod tests {
         }
         check(&Cli::command());
     }
+
+    #[test]
+    fn the_guide_names_every_command() {
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/user/admin/arctl.md");
+        let guide = std::fs::read_to_string(path).unwrap();
+        fn check(command: &clap::Command, called: &str, guide: &str) {
+            for sub in command.get_subcommands() {
+                let called = format!("{called} {}", sub.get_name());
+                assert!(guide.contains(&called), "`{called}` is not in docs/user/admin/arctl.md");
+                check(sub, &called, guide);
+            }
+        }
+        check(&Cli::command(), "arctl", &guide);
+    }
 }

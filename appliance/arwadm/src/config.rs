@@ -165,4 +165,13 @@ mod tests {
             "config `arwadm.toml`: `connections`: 0 is not between 1 and 10000"
         );
     }
+
+    #[test]
+    fn the_guide_shows_the_defaults() {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/user/admin/first-steps.md");
+        let guide = std::fs::read_to_string(path).unwrap();
+        let shown = guide.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        assert_eq!(parse(shown).unwrap(), Config::default());
+    }
 }

@@ -124,15 +124,15 @@ impl Server {
         let mut parts = JoinSet::new();
         let connections = app.config.connections;
         let tls = certificate.map(|certificate| certificate.acceptor);
-        let (to_network, to_local) = (router.clone(), router);
+        let router = with_common_form(router);
         parts.spawn(listen::serve_network(
             network,
             tls,
-            with_common_form(to_network),
+            router.clone(),
             connections,
             own_stop.clone(),
         ));
-        parts.spawn(listen::serve_local(local, with_common_form(to_local), own_stop.clone()));
+        parts.spawn(listen::serve_local(local, router, own_stop.clone()));
         parts.spawn(pickup::run(app.clone(), own_stop.clone()));
         parts.spawn(sweep(app, own_stop));
         stop.wait().await;
