@@ -6,7 +6,7 @@
 
 use arapi::names::Cid;
 use arapi::objects::DataFormat;
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
@@ -14,9 +14,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::Value;
 
-use super::document::put_text;
 use crate::call::{Failure, Reply};
 use crate::channel::Channel;
+use crate::worker::frame::put_json_string;
 
 /// A response of the data path.
 pub type Answer = Response<Full<Bytes>>;
@@ -64,15 +64,15 @@ pub fn error(format: DataFormat, status: StatusCode, cid: &Cid, details: &Value)
         };
         return text(status, bare);
     }
-    let mut body = BytesMut::with_capacity(128);
-    body.put_slice(b"{\"result\":\"Error\",\"cid\":");
-    put_text(&mut body, cid.as_str());
+    let mut body = Vec::with_capacity(128);
+    body.extend_from_slice(b"{\"result\":\"Error\",\"cid\":");
+    put_json_string(&mut body, cid.as_str());
     if !is_nothing(details) {
-        body.put_slice(b",\"details\":");
-        body.put_slice(details.to_string().as_bytes());
+        body.extend_from_slice(b",\"details\":");
+        body.extend_from_slice(details.to_string().as_bytes());
     }
-    body.put_u8(b'}');
-    json(status, body.freeze())
+    body.push(b'}');
+    json(status, body)
 }
 
 fn is_nothing(details: &Value) -> bool {
@@ -198,7 +198,13 @@ fn set_headers(
             CID,
         ]
         .contains(&parsed);
-        if !is_hop {
+        if is_hop {
+            continue;
+        }
+        // One is all there can be of it.
+        if parsed == CONTENT_TYPE {
+            headers.insert(parsed, value);
+        } else {
             headers.append(parsed, value);
         }
     }

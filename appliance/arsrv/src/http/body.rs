@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// Bodies up to this size need no budget.
 const SMALL: usize = 1024 * 1024;
@@ -45,6 +46,11 @@ pub enum BodyError {
         /// How much is.
         limit: usize,
     },
+    /// Too many large ones at once.
+    #[error(
+        "request body cannot be taken now: other large requests fill the memory for them; try again"
+    )]
+    Full,
     /// Not there in time.
     #[error("request body did not arrive within {limit:?}")]
     Late {
@@ -63,11 +69,15 @@ impl Budget {
         Self { units: Arc::new(Semaphore::new(all)), all }
     }
 
-    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    async fn take(&self, bytes: usize, until: Instant) -> Result<OwnedSemaphorePermit, BodyError> {
         // One body may be larger than the budget: it then takes all of it.
         let units = u32::try_from(bytes.div_ceil(UNIT).min(self.all)).unwrap_or(u32::MAX);
-        // Fails only when the semaphore is closed, which nobody does.
-        Arc::clone(&self.units).acquire_many_owned(units).await.ok()
+        let taking = Arc::clone(&self.units).acquire_many_owned(units);
+        // The inner error would be that of a closed semaphore, and nobody closes it.
+        match tokio::time::timeout_at(until, taking).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(BodyError::Full),
+        }
     }
 }
 
@@ -98,7 +108,8 @@ pub async fn read(
     if declared.is_some_and(|size| size > limit) {
         return Err(BodyError::TooLarge { limit });
     }
-    match tokio::time::timeout(time, read_all(body, declared, limit, budget)).await {
+    let until = Instant::now() + time;
+    match tokio::time::timeout_at(until, read_all(body, declared, limit, until, budget)).await {
         Ok(read) => read,
         Err(_) => Err(BodyError::Late { limit: time }),
     }
@@ -108,10 +119,11 @@ async fn read_all(
     mut body: Incoming,
     declared: Option<usize>,
     limit: usize,
+    until: Instant,
     budget: &Budget,
 ) -> Result<Whole, BodyError> {
     let mut permit = match declared {
-        Some(size) if size > SMALL => budget.take(size).await,
+        Some(size) if size > SMALL => Some(budget.take(size, until).await?),
         Some(_) | None => None,
     };
     let mut first = Bytes::new();
@@ -134,7 +146,7 @@ async fn read_all(
         }
         if read > SMALL && permit.is_none() {
             // Of unknown size: it may become as large as it is allowed to.
-            permit = budget.take(limit).await;
+            permit = Some(budget.take(limit, until).await?);
         }
     }
     let bytes = if more.is_empty() { first } else { more.freeze() };

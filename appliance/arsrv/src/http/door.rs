@@ -254,11 +254,16 @@ pub fn check_json(body: &[u8]) -> Result<(), String> {
 fn body_refused(format: DataFormat, cid: &Cid, err: &BodyError) -> Answer {
     let status = match err {
         BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        BodyError::Full => StatusCode::SERVICE_UNAVAILABLE,
         BodyError::Late { .. } => StatusCode::REQUEST_TIMEOUT,
         BodyError::Broken(_) => StatusCode::BAD_REQUEST,
     };
     log::debug!(cid:% = cid, error:% = Chain(err); "request body refused");
-    answer::error(format, status, cid, &Value::from(format!("the {err}")))
+    let mut answer = answer::error(format, status, cid, &Value::from(format!("the {err}")));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
 }
 
 fn log_failure(cid: &Cid, channel: &Channel, failure: &Failure) {

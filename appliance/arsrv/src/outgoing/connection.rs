@@ -186,14 +186,15 @@ pub enum CallError {
     },
     /// The other side has failed too often.
     #[error(
-        "outgoing connection `{name}`: circuit is open after {failures} failures in a row, next attempt in {again_in:?}"
+        "outgoing connection `{name}`: circuit is open after {failures} failures in a row, {}",
+        next_attempt(*again_in)
     )]
     CircuitOpen {
         /// The connection.
         name: String,
         /// How many.
         failures: u32,
-        /// When it will be tried again.
+        /// When it will be tried again; zero: just now.
         again_in: Duration,
     },
     /// Nobody answered in time.
@@ -244,6 +245,19 @@ pub enum CallError {
         /// How much is.
         limit: u64,
     },
+}
+
+fn next_attempt(again_in: Duration) -> String {
+    match again_in {
+        Duration::ZERO => "an attempt is being made just now".to_owned(),
+        later => format!("next attempt in {later:?}"),
+    }
+}
+
+/// Whole milliseconds read better.
+fn whole_ms(time: Duration) -> Duration {
+    let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(ms + u64::from(time.subsec_nanos() % 1_000_000 > 0))
 }
 
 fn tries(attempts: u32) -> String {
@@ -571,7 +585,9 @@ impl Rest {
         let name = self.name.clone();
         let address = address::shown(url);
         match failed {
-            Failed::Late { limit } => CallError::Timeout { name, address, limit, attempts },
+            Failed::Late { limit } => {
+                CallError::Timeout { name, address, limit: whole_ms(limit), attempts }
+            }
             Failed::NotSent { cause } | Failed::Certificate { cause } => {
                 CallError::Unreachable { name, address, attempts, source: Cause(cause) }
             }
@@ -589,10 +605,7 @@ impl Rest {
             Err(refused) => Err(CallError::CircuitOpen {
                 name: self.name.clone(),
                 failures: breaker.limit(),
-                // Whole milliseconds read better.
-                again_in: Duration::from_millis(
-                    u64::try_from(refused.again_in.as_millis()).unwrap_or(u64::MAX),
-                ),
+                again_in: whole_ms(refused.again_in),
             }),
         }
     }

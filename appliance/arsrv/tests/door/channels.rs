@@ -1,7 +1,7 @@
 //! Channels through real HTTP: the behaviour of 3.2 row by row, and what this core adds to it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Connection, Got, Setting, Stage, done, failed};
@@ -539,6 +539,58 @@ async fn a_body_that_does_not_come_is_408_and_frees_the_connection() {
     let answer = stage.raw(half.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.contains("the request body did not arrive within 50ms"), "{answer}");
+}
+
+#[tokio::test]
+async fn large_bodies_wait_for_one_another_so_that_memory_is_bounded() {
+    const LARGE: usize = 2 * 1024 * 1024;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let open = Arc::new(tokio::sync::Semaphore::new(0));
+    let (count, gate) = (Arc::clone(&begun), Arc::clone(&open));
+    let mut setting = setting()
+        .service("hold", move |call| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let gate = Arc::clone(&gate);
+            async move {
+                drop(gate.acquire().await.unwrap());
+                done(200, call.body.len().to_string())
+            }
+        })
+        .channel("hold", "/hold", "hold", json!({}))
+        .channel("hasty", "/hasty", "hold", json!({"timeout_ms": 50, "data_format": "json"}));
+    setting.config.max_body_bytes = LARGE as u64;
+    let stage = setting.start().await;
+    // Two fit; the others are not read before those are done, whether they say their size or not.
+    let large = || stage.post("/hold", "x".repeat(LARGE));
+    let chunked = async || {
+        let head = "POST /hold HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
+        let body = format!("{LARGE:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(LARGE));
+        stage.raw(format!("{head}transfer-encoding: chunked\r\n\r\n{body}").as_bytes()).await
+    };
+    let all = async { tokio::join!(large(), large(), large(), large(), chunked(), chunked()) };
+    let watch = async {
+        artest::wait_for("two to begin", Duration::from_secs(5), async || {
+            let begun = begun.load(Ordering::Relaxed);
+            if begun == 2 { Ok(()) } else { Err(begun) }
+        })
+        .await;
+        // Small ones pass, and who cannot wait is told so.
+        let small = stage.post("/hasty", "1").await;
+        assert_eq!(small.status, 504);
+        let got = stage.post("/hasty", "1".repeat(LARGE)).await;
+        let sentence = "the request body cannot be taken now: other large requests fill the memory for them; try again";
+        check_error(&got, 503, &json!(sentence));
+        assert_eq!(got.header("retry-after"), Some("1"));
+        assert_eq!(begun.load(Ordering::Relaxed), 3, "two large ones and the small one");
+        open.add_permits(100);
+    };
+    let ((a, b, c, d, e, f), ()) = tokio::join!(all, watch);
+    for got in [a, b, c, d] {
+        assert_eq!((got.status.as_u16(), got.text()), (200, LARGE.to_string().as_str()));
+    }
+    for answer in [e, f] {
+        assert!(answer.ends_with(&LARGE.to_string()), "{answer}");
+    }
 }
 
 // What comes out.
