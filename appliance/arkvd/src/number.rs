@@ -78,8 +78,8 @@ pub(crate) fn format_float(value: f64) -> String {
 /// Digits after the point that `INCRBYFLOAT` keeps.
 const SCALE_DIGITS: usize = 17;
 const SCALE: i128 = 100_000_000_000_000_000;
-/// Above this the decimal sum is not exact enough and floats take over.
-const DECIMAL_LIMIT: i128 = SCALE * 1_000_000_000_000_000_000;
+/// From here on a sum has no more digits than Redis's floats of 80 bits.
+const ROUNDED_FROM: u128 = 1_000_000_000_000_000;
 
 /// A decimal number, exact to 17 digits after the point.
 fn parse_decimal(text: &[u8]) -> Option<i128> {
@@ -91,7 +91,7 @@ fn parse_decimal(text: &[u8]) -> Option<i128> {
     let mut parts = digits.splitn(2, |byte| *byte == b'.');
     let whole = parts.next().unwrap_or_default();
     let fraction = parts.next().unwrap_or_default();
-    if whole.len() > 18 || fraction.len() > SCALE_DIGITS || whole.len() + fraction.len() == 0 {
+    if whole.len() > 19 || fraction.len() > SCALE_DIGITS || whole.len() + fraction.len() == 0 {
         return None;
     }
     let mut value: i128 = 0;
@@ -105,11 +105,26 @@ fn parse_decimal(text: &[u8]) -> Option<i128> {
     Some(if negative { -value } else { value })
 }
 
+/// Divides; of two results equally near it takes the even one.
+fn divide(value: u128, by: u128) -> u128 {
+    let (quotient, rest) = (value / by, value % by);
+    let up = rest * 2 > by || (rest * 2 == by && !quotient.is_multiple_of(2));
+    quotient + u128::from(up)
+}
+
 fn format_decimal(value: i128) -> String {
     let sign = if value < 0 { "-" } else { "" };
     let value = value.unsigned_abs();
     let scale = SCALE.unsigned_abs();
-    let (whole, fraction) = (value / scale, value % scale);
+    let (mut whole, mut fraction) = (value / scale, value % scale);
+    if whole >= ROUNDED_FROM {
+        // What is left of 64 bits for the fraction.
+        let bits = 1_u128 << (64_u32.saturating_sub(u128::BITS - whole.leading_zeros()));
+        fraction = divide(divide(fraction * bits, scale) * scale, bits);
+        if fraction >= scale {
+            (whole, fraction) = (whole + 1, 0);
+        }
+    }
     if fraction == 0 {
         return format!("{sign}{whole}");
     }
@@ -122,10 +137,7 @@ fn format_decimal(value: i128) -> String {
 /// Redis adds with 80 bits; a decimal sum gives the same text wherever both have one.
 pub(crate) fn add_floats(left: &[u8], right: &[u8]) -> Option<String> {
     if let (Some(left), Some(right)) = (parse_decimal(left), parse_decimal(right)) {
-        let sum = left + right;
-        if sum.abs() < DECIMAL_LIMIT {
-            return Some(format_decimal(sum));
-        }
+        return Some(format_decimal(left + right));
     }
     let sum = parse_float(left)? + parse_float(right)?;
     sum.is_finite().then(|| format!("{sum}"))
@@ -196,6 +208,8 @@ mod tests {
         assert_eq!(sum("10.50", "0.1").as_deref(), Some("10.6"));
         assert_eq!(sum("5.0e3", "200").as_deref(), Some("5200"));
         assert_eq!(sum("3", "-5.5").as_deref(), Some("-2.5"));
+        assert_eq!(sum("-9223372036854775807", "2").as_deref(), Some("-9223372036854775805"));
+        assert_eq!(sum("9223372036854775806", "0.6").as_deref(), Some("9223372036854775806.5"));
         assert_eq!(sum("1e308", "1e308"), None);
     }
 }

@@ -35,6 +35,9 @@ pub(crate) fn setbit(call: &mut Call<'_>) -> Outcome {
         _ => return Err(Fault::text("ERR bit is not an integer or out of range")),
     };
     let (len, old) = call.string(key)?.map_or((0, 0), |text| (text.len(), bit_at(text, offset)));
+    if call.exists(key) && len > offset / 8 && old == i64::from(on) {
+        return Ok(Reply::Int(old));
+    }
     call.check_growth((offset / 8 + 1).saturating_sub(len))?;
     call.edit_text(key, |text| {
         let mut text = editable(text);
@@ -82,6 +85,9 @@ pub(crate) fn bitcount(call: &mut Call<'_>) -> Outcome {
         2 => (0, -1, false),
         4 | 5 => {
             let (start, end) = (call.int(2)?, call.int(3)?);
+            if start < 0 && end < 0 && start > end {
+                return Ok(Reply::Int(0));
+            }
             (start, end, unit(call, 4)?)
         }
         _ => return Err(Fault::Syntax),
@@ -109,8 +115,8 @@ pub(crate) fn bitpos(call: &mut Call<'_>) -> Outcome {
         3 => (0, -1, false),
         4 => (call.int(3)?, -1, false),
         5 | 6 => {
-            let (start, end) = (call.int(3)?, call.int(4)?);
-            (start, end, unit(call, 5)?)
+            let (start, of_bits) = (call.int(3)?, unit(call, 5)?);
+            (start, call.int(4)?, of_bits)
         }
         _ => return Err(Fault::Syntax),
     };
