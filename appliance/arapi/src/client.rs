@@ -2,6 +2,9 @@
 //!
 //! One connection per call: the sockets are local and calls are rare (the data path does not
 //! go through here).  Streams are documents separated by line feeds.
+//!
+//! A caller shows that it is a service of this box with the text of the file [`PEER_TOKEN`] beside the
+//! socket.  Workers cannot read that folder, so users' code cannot call, even where it runs as the same user.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +18,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{ErrorBody, ErrorCode};
+
+/// The file beside the sockets whose text a caller has to show, and the header it is shown in.
+pub const PEER_TOKEN: &str = "peer.token";
+/// The header that carries the text of [`PEER_TOKEN`].
+pub const PEER_TOKEN_HEADER: &str = "X-ARINT-Peer";
 
 /// Longest answer that is read whole, bytes.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
@@ -200,6 +208,10 @@ impl UnixClient {
             .header(http::header::CONTENT_TYPE, "application/json");
         if let Some(cid) = &self.cid {
             request = request.header("X-Zato-CID", cid);
+        }
+        // Read for each call: the file is new after a restart.  Without it the other side refuses, and says why.
+        if let Ok(token) = std::fs::read_to_string(self.socket.with_file_name(PEER_TOKEN)) {
+            request = request.header(PEER_TOKEN_HEADER, token.trim());
         }
         if let Some(caller) = self.caller {
             request = request.header(SERVICE_HEADER, caller);

@@ -1,8 +1,8 @@
 //! What the parts of ARINT say to each other: names, object kinds, wire types, and one client per service.
 //!
 //! Services never depend on each other's crates; they call each other through the clients
-//! here, over Unix sockets in the runtime folder.  This crate never logs, reads no files and
-//! holds no server code.
+//! here, over Unix sockets in the runtime folder.  This crate never logs, reads no file but
+//! the token beside a socket, and holds no server code.
 //!
 //! **Invariant:** every value that came from outside is parsed into a checked type here,
 //! once; behind that nothing has to be checked again.

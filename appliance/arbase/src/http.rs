@@ -187,6 +187,14 @@ pub enum ListenError {
         /// Why.
         source: std::io::Error,
     },
+    /// The peer token cannot be made or read.
+    #[error("cannot make the peer token `{}`", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// Makes a Unix socket with mode `mode`.  A socket left by a dead process is replaced.
@@ -207,9 +215,73 @@ pub fn listen_unix(path: &Path, mode: u32) -> Result<UnixListener, ListenError> 
     Ok(listener)
 }
 
-/// Serves a control interface on a Unix socket (mode 0660) until told to stop; open streams are cut then.
+/// Makes the file [`PEER_TOKEN`](arapi::client::PEER_TOKEN) of a runtime folder if it is not there (256 random bits,
+/// mode 0640), and returns its text.
+pub fn peer_token(runtime_dir: &Path) -> Result<String, ListenError> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = runtime_dir.join(arapi::client::PEER_TOKEN);
+    let failed = |source| ListenError::Token { path: path.clone(), source };
+    // Several units start at once: each writes a file of its own, and the first to link it has made the token.
+    let own = runtime_dir.join(format!("{}.{}", arapi::client::PEER_TOKEN, Cid::random()));
+    let text =
+        [Cid::random().to_string(), Cid::random().to_string(), Cid::random().to_string()].concat();
+    let mut options = std::fs::OpenOptions::new();
+    let written = options
+        .write(true)
+        .create_new(true)
+        .mode(0o640)
+        .open(&own)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
+    let linked = written.and_then(|()| std::fs::hard_link(&own, &path));
+    std::fs::remove_file(&own).ok();
+    match linked {
+        Err(err) if err.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(err)),
+        Ok(()) | Err(_) => {}
+    }
+    std::fs::read_to_string(&path).map_err(failed)
+}
+
+/// Lets only callers through that show the peer token: the services of this box, not the code its workers run.
+pub fn for_peers(router: axum::Router, token: &str) -> axum::Router {
+    let token: std::sync::Arc<str> = token.trim().into();
+    router.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
+        let token = std::sync::Arc::clone(&token);
+        async move {
+            let shown = request.headers().get(arapi::client::PEER_TOKEN_HEADER);
+            let fits = shown.is_some_and(|shown| is_same(shown.as_bytes(), token.as_bytes()));
+            if fits {
+                return next.run(request).await;
+            }
+            let message = format!(
+                "only services of this box may call here: header `{}` with the text of `{}` in the runtime folder was expected",
+                arapi::client::PEER_TOKEN_HEADER,
+                arapi::client::PEER_TOKEN
+            );
+            ApiError::new(ErrorCode::Forbidden, message).into_response()
+        }
+    }))
+}
+
+/// Compares without telling by its time where the difference is.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |seen, (a, b)| seen | (a ^ b)) == 0
+}
+
+/// Serves a control interface on a Unix socket to the services of this box, until told to stop; open streams are
+/// cut then.
 pub async fn serve_unix(router: axum::Router, listener: UnixListener, stop: Stop) {
-    let served = axum::serve(listener, with_common_form(router).into_make_service());
+    let addr = listener.local_addr().ok();
+    let dir = addr.as_ref().and_then(|addr| addr.as_pathname()).and_then(Path::parent);
+    let token = match peer_token(dir.unwrap_or(Path::new("."))) {
+        Ok(token) => token,
+        Err(err) => {
+            log::error!(error:% = Chain(&err); "control interface cannot be served");
+            return;
+        }
+    };
+    let served =
+        axum::serve(listener, with_common_form(for_peers(router, &token)).into_make_service());
     let waiting = stop.clone();
     let graceful = served.with_graceful_shutdown(async move { waiting.wait().await });
     let grace = async {

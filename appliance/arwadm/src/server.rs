@@ -14,7 +14,10 @@ use arapi::error::ErrorCode;
 use arapi::names::is_reserved;
 use arapi::objects::{SecretText, TokenSpec, UserSpec};
 use arapi::{Cid, Kind, ObjectName, Spec, arclst, arldb, arsrv};
-use arbase::http::{ApiError, ListenError, current_cid, listen_unix, with_cid, with_common_form};
+use arbase::http::{
+    ApiError, ListenError, current_cid, for_peers, listen_unix, peer_token, with_cid,
+    with_common_form,
+};
 use arbase::time::now_ms;
 use arbase::{Chain, Stop, Stopper};
 use axum::Router;
@@ -77,6 +80,7 @@ pub struct Server {
     local_addr: SocketAddr,
     certificate: Option<OwnCertificate>,
     local: UnixListener,
+    token: String,
     stopper: Stopper,
     stop: Stop,
 }
@@ -101,6 +105,7 @@ impl Server {
         })?;
         let socket = config.runtime_dir.join("arwadm.sock");
         let local = listen_unix(&socket, 0o660).map_err(StartError::Socket)?;
+        let token = peer_token(&config.runtime_dir).map_err(StartError::Socket)?;
         let app = App::new(config, audit, own_uid, certificate.as_ref(), &stop);
         if let Some(certificate) = &certificate {
             log::info!(fingerprint = certificate.fingerprint; "certificate in use");
@@ -110,7 +115,7 @@ impl Server {
         if tokio::time::timeout(STORE_WAIT, first_run).await.is_err() {
             log::warn!(waited_ms = STORE_WAIT.as_millis(); "the object store does not answer; starting without it");
         }
-        Ok(Self { app, router, network, local_addr, certificate, local, stopper, stop })
+        Ok(Self { app, router, network, local_addr, certificate, local, token, stopper, stop })
     }
 
     /// Where it listens.
@@ -120,19 +125,22 @@ impl Server {
 
     /// Serves until told to stop.
     pub async fn run_until(self, stop: Stop) {
-        let Self { app, router, network, certificate, local, stopper, stop: own_stop, .. } = self;
+        let Self {
+            app, router, network, certificate, local, token, stopper, stop: own_stop, ..
+        } = self;
         let mut parts = JoinSet::new();
         let connections = app.config.connections;
         let tls = certificate.map(|certificate| certificate.acceptor);
-        let router = with_common_form(router);
+        // What a service's code may not do under the user of the core, it may not do by naming itself a unit.
+        let to_local = with_common_form(for_peers(router.clone(), &token));
         parts.spawn(listen::serve_network(
             network,
             tls,
-            router.clone(),
+            with_common_form(router),
             connections,
             own_stop.clone(),
         ));
-        parts.spawn(listen::serve_local(local, router, own_stop.clone()));
+        parts.spawn(listen::serve_local(local, to_local, own_stop.clone()));
         parts.spawn(pickup::run(app.clone(), own_stop.clone()));
         parts.spawn(sweep(app, own_stop));
         stop.wait().await;

@@ -6,22 +6,22 @@ use bolero::check;
 
 #[test]
 fn resp_requests() {
-    let limits = arkvd::resp::Limits::default();
+    let limits = arkvd::Limits::default();
     check!().for_each(|bytes: &[u8]| {
-        arkvd::resp::parse_request(bytes, &limits).ok();
+        arkvd::parse_request(bytes, &limits).ok();
     });
 }
 
 #[test]
 fn resp_requests_survive_being_written() {
-    let limits = arkvd::resp::Limits::default();
+    let limits = arkvd::Limits::default();
     check!().with_type::<Vec<Vec<u8>>>().for_each(|args| {
         if args.is_empty() {
             return;
         }
         let mut written = bytes::BytesMut::new();
-        arkvd::resp::encode_request(args, &mut written);
-        let request = arkvd::resp::parse_request(&written, &limits).unwrap().unwrap();
+        arkvd::encode_request(args, &mut written);
+        let request = arkvd::parse_request(&written, &limits).unwrap().unwrap();
         assert!(request.args.iter().map(|arg| arg.as_ref()).eq(args.iter().map(Vec::as_slice)));
     });
 }
@@ -29,7 +29,14 @@ fn resp_requests_survive_being_written() {
 #[test]
 fn resp_replies() {
     check!().for_each(|bytes: &[u8]| {
-        arkvd::resp::decode_reply(bytes).ok();
+        arkvd::decode_reply(bytes).ok();
+    });
+}
+
+#[test]
+fn journal_groups() {
+    check!().for_each(|bytes: &[u8]| {
+        arkvd::decode_groups(bytes).ok();
     });
 }
 
@@ -83,5 +90,19 @@ fn channel_paths() {
     check!().with_type::<String>().for_each(|path| {
         let written = serde_json::json!({"url_path": path, "service": "s"});
         Spec::parse(Kind::Channel, "x", written).ok();
+        if let Ok(decoded) = arsrv::channel::path::decode(path) {
+            for match_slash in [true, false] {
+                if let Ok(pattern) = arsrv::channel::pattern::Pattern::parse(path, match_slash) {
+                    pattern.matches(&decoded);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn basic_credentials() {
+    check!().for_each(|bytes: &[u8]| {
+        arsrv::security::credentials::Basic::parse(bytes);
     });
 }
