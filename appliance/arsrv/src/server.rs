@@ -20,7 +20,7 @@ use crate::http::body::Budget;
 use crate::http::{Door, listen};
 use crate::outgoing::{self, Connections, Outgoing};
 use crate::pool::{self, Pool, PoolStatus};
-use crate::security::Secrets;
+use crate::security::{Secrets, attempts::Attempts};
 use crate::world::{self, Progress, World};
 
 /// The socket of the data path, which the balancer speaks to.
@@ -208,6 +208,7 @@ impl Server {
             // Two bodies of the largest size, or many smaller ones.
             budget: Budget::of(memory.saturating_mul(2)),
             max_body_bytes: config.max_body_bytes,
+            ide_attempts: Attempts::default(),
             return_tracebacks: config.return_tracebacks,
         });
 

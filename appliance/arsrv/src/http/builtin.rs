@@ -2,6 +2,8 @@
 //!
 //! They come before channels, so no channel can take them over.
 
+use std::time::Instant;
+
 use arapi::arwadm::{Client, DeployAnswer, IdeDeployRequest};
 use arapi::client::ClientError;
 use arapi::names::Cid;
@@ -96,11 +98,13 @@ async fn ide_deploy(door: &Door, parts: &Parts, body: Incoming, cid: &Cid, peer:
         // A gate that asks for nothing is not made for this path.
         Ok(None) => return answer::not_found(cid),
         Err(refusal) => {
-            log::warn!(
-                cid:% = cid, remote = document::remote(&parts.headers, peer), refusal:? = refusal,
-                reason = table.ide.faults().join("; ");
-                "deployment from an editor may not pass"
-            );
+            if let Some(left_out) = door.ide_attempts.count(Instant::now()) {
+                log::warn!(
+                    cid:% = cid, remote = document::remote(&parts.headers, peer),
+                    refusal:? = refusal, reason = table.ide.faults().join("; "), left_out;
+                    "deployment from an editor may not pass"
+                );
+            }
             return of_refusal(&table.ide, DataFormat::Json, cid, &refusal);
         }
     };

@@ -22,7 +22,7 @@ use super::listen::Peer;
 use crate::call::{Call, Failure, Invoker, Outcome};
 use crate::channel::path;
 use crate::channel::table::{Channel, Found, Table};
-use crate::security::{Gate, Passed, Refusal, credentials::Basic};
+use crate::security::{Gate, Passed, Refusal, attempts::Attempts, credentials::Basic};
 
 /// Bodies up to this size are checked for JSON at once, larger ones on a thread of their own.
 const JSON_AT_ONCE: usize = 256 * 1024;
@@ -45,6 +45,8 @@ pub struct Door {
     pub budget: Budget,
     /// Largest body of a request that is for no channel.
     pub max_body_bytes: u64,
+    /// Failed attempts to deploy from an editor.
+    pub ide_attempts: Attempts,
     /// Whether callers see the arguments of exceptions.
     pub return_tracebacks: bool,
 }

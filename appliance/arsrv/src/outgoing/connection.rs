@@ -257,7 +257,7 @@ fn next_attempt(again_in: Duration) -> String {
 /// Whole milliseconds read better.
 fn whole_ms(time: Duration) -> Duration {
     let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    Duration::from_millis(ms + u64::from(time.subsec_nanos() % 1_000_000 > 0))
+    Duration::from_millis(ms + u64::from(!time.subsec_nanos().is_multiple_of(1_000_000)))
 }
 
 fn tries(attempts: u32) -> String {
