@@ -59,6 +59,7 @@ pub(crate) async fn run(app: App, stop: Stop) {
                     watcher = watch(&dirs, tx.clone());
                 }
                 batch = scan(&dirs);
+                pickup.forget_vanished(&dirs).await;
             }
             () = stop.wait() => return,
         }
@@ -119,6 +120,16 @@ fn scan(dirs: &[PathBuf]) -> BTreeSet<PathBuf> {
         })
     };
     entries.filter(is_old).map(|entry| entry.path()).collect()
+}
+
+/// Files that have a note of a refusal and are not there any more.
+fn refused_and_gone(dirs: &[PathBuf]) -> Vec<PathBuf> {
+    let entries = dirs.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
+    let noted = |entry: std::fs::DirEntry| {
+        let path = entry.path();
+        Some(PathBuf::from(path.to_str()?.strip_suffix(REFUSED)?))
+    };
+    entries.filter_map(noted).filter(|path| !path.is_file()).collect()
 }
 
 /// What a file in a pickup folder is.
@@ -184,6 +195,8 @@ impl Pickup {
                 continue;
             }
             let name = name.to_owned();
+            // What it says is about an older content.
+            remove_note(&path).await;
             match kind {
                 Found::UserConfig => self.user_config(&path, &name, &bytes, sha256).await,
                 _ => match String::from_utf8(bytes) {
@@ -296,15 +309,18 @@ impl Pickup {
         }
     }
 
+    /// A refused file that was taken away takes its note along.
+    async fn forget_vanished(&mut self, dirs: &[PathBuf]) {
+        self.refused.retain(|path, _| path.is_file());
+        for path in refused_and_gone(dirs) {
+            self.seen.remove(&key(&path));
+            remove_note(&path).await;
+        }
+    }
+
     async fn accept(&mut self, path: &Path, sha256: String) {
         self.refused.remove(path);
-        let note = refused_note(path);
-        match tokio::fs::remove_file(&note).await {
-            Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
-                log::warn!(path:% = note.display(), error:% = Chain(&err); "cannot remove the note of a refusal");
-            }
-            Ok(()) | Err(_) => {}
-        }
+        remove_note(path).await;
         self.seen.insert(key(path), sha256.clone());
         if let Err(err) = self.app.audit.remember(vec![(key(path), sha256)]).await {
             log::error!(path:% = path.display(), error:% = Chain(&err); "cannot remember what was picked up");
@@ -329,6 +345,16 @@ impl Pickup {
 
 fn key(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+async fn remove_note(of: &Path) {
+    let note = refused_note(of);
+    match tokio::fs::remove_file(&note).await {
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+            log::warn!(path:% = note.display(), error:% = Chain(&err); "cannot remove the note of a refusal");
+        }
+        Ok(()) | Err(_) => {}
+    }
 }
 
 fn refused_note(path: &Path) -> PathBuf {
@@ -369,6 +395,16 @@ mod tests {
     #[test]
     fn the_note_of_a_refusal_lies_beside_its_file() {
         assert_eq!(refused_note(Path::new("/p/photos.py")), Path::new("/p/photos.py.refused.txt"));
+    }
+
+    #[test]
+    fn a_note_whose_file_is_gone_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.py", "a.py.refused.txt", "b.py.refused.txt"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let dirs = [dir.path().to_owned()];
+        assert_eq!(refused_and_gone(&dirs), [dir.path().join("b.py")]);
     }
 
     #[test]
