@@ -126,13 +126,12 @@ pub(crate) async fn gate(
     };
     let status = answered.status().as_u16();
     let is_refusal = matches!(status, 401 | 403) || (route.is_change() && status >= 400);
-    let answered = if is_refusal {
+    if is_refusal {
         let target = target_of(route.name, &path, &body);
         write_down(&app, &caller, target, answered).await
     } else {
         answered
-    };
-    with_security_headers(answered)
+    }
 }
 
 /// Finds out who calls, and whether he may.
@@ -348,7 +347,8 @@ fn percent_decoded(path: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn with_security_headers(mut answered: Response) -> Response {
+/// What every answer carries, those to unknown paths included.
+pub(crate) async fn with_security_headers(mut answered: Response) -> Response {
     let security: [(HeaderName, &'static str); 5] = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),

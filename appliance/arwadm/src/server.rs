@@ -21,14 +21,14 @@ use arbase::http::{
 use arbase::time::now_ms;
 use arbase::{Chain, Stop, Stopper};
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
 use crate::audit::Audit;
 use crate::claim::{self, ClaimCode};
 use crate::config::{Config, TlsMode};
-use crate::gate::{Caller, gate};
+use crate::gate::{Caller, gate, with_security_headers};
 use crate::lockout::{Key, Lockout, Wait};
 use crate::password::{Passwords, check_new};
 use crate::people::{Mirror, People};
@@ -132,11 +132,11 @@ impl Server {
         let connections = app.config.connections;
         let tls = certificate.map(|certificate| certificate.acceptor);
         // What a service's code may not do under the user of the core, it may not do by naming itself a unit.
-        let to_local = with_common_form(for_peers(router.clone(), &token));
+        let to_local = whole(for_peers(router.clone(), &token));
         parts.spawn(listen::serve_network(
             network,
             tls,
-            with_common_form(router),
+            whole(router),
             connections,
             own_stop.clone(),
         ));
@@ -147,6 +147,11 @@ impl Server {
         stopper.stop();
         while parts.join_next().await.is_some() {}
     }
+}
+
+/// The routes with what every answer has in common.
+fn whole(router: Router) -> Router {
+    with_common_form(router).layer(map_response(with_security_headers))
 }
 
 async fn bind(config: &Config) -> Result<TcpListener, StartError> {
