@@ -129,17 +129,11 @@ impl Server {
             app, router, network, certificate, local, token, stopper, stop: own_stop, ..
         } = self;
         let mut parts = JoinSet::new();
-        let connections = app.config.connections;
+        let limits = listen::Limits::with_connections(app.config.connections);
         let tls = certificate.map(|certificate| certificate.acceptor);
         // What a service's code may not do under the user of the core, it may not do by naming itself a unit.
         let to_local = whole(for_peers(router.clone(), &token));
-        parts.spawn(listen::serve_network(
-            network,
-            tls,
-            whole(router),
-            connections,
-            own_stop.clone(),
-        ));
+        parts.spawn(listen::serve_network(network, tls, whole(router), limits, own_stop.clone()));
         parts.spawn(listen::serve_local(local, to_local, own_stop.clone()));
         parts.spawn(pickup::run(app.clone(), own_stop.clone()));
         parts.spawn(sweep(app, own_stop));
