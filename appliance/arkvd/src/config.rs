@@ -165,6 +165,19 @@ mod tests {
     }
 
     #[test]
+    fn the_user_page_shows_the_defaults() {
+        let page =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/user/integrator/key-value-store.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let (_, from) = page.split_once("```toml\n").unwrap();
+        let (shown, _) = from.split_once("```").unwrap();
+        let shown = arbase::config::parse::<Config>(Path::new("page"), shown, Config::check);
+        assert_eq!(shown.unwrap(), Config::default());
+        let named = page.matches("_bytes = ").count();
+        assert_eq!(named, 4, "every size is shown");
+    }
+
+    #[test]
     fn wrong_values_are_named_with_the_rule() {
         assert_eq!(
             refused("interval_ms = 5\n"),

@@ -315,3 +315,6 @@ impl Engine {
         count == SWEEP
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -422,6 +422,43 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_full_disk_is_told_of_and_the_groups_wait_for_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let options = arstore::Options { max_bytes: Some(200_000), ..Default::default() };
+            let path = dir.path().join("log.sqlite");
+            let db = Database::open_with(&path, &SCHEMA, &options).unwrap();
+            let (mut log, task) = LocalLog::new(db, 0, 0, None);
+            let mut progress = log.progress();
+            let running = tokio::task::spawn_local(task.run(std::future::pending()));
+            let record =
+                Record { now_ms: 1, seed: 0, db: 0, argv: vec![Bytes::from(vec![b'x'; 30_000])] };
+            let mut taken = 0;
+            let fault = loop {
+                let seq = log.append(std::slice::from_ref(&record));
+                let seen = progress
+                    .wait_for(|progress| progress.safe >= seq || progress.fault.is_some())
+                    .await
+                    .unwrap();
+                if let Some(fault) = &seen.fault {
+                    break fault.clone();
+                }
+                taken = seq;
+                assert!(taken < 100);
+            };
+            assert!(fault.starts_with("no room left for the store `"), "{fault}");
+            running.abort();
+            running.await.ok();
+            // What was safe is there.
+            let db = open(&path).unwrap();
+            let mut found = 0;
+            let (last, _) = replay(&db, 0, |_| found += 1).unwrap();
+            assert_eq!((last, found), (taken, taken));
+        });
+    }
+
+    #[test]
     fn groups_are_read_as_they_were_written() {
         let record = |name: &'static str, number: u64| Record {
             now_ms: 1_795_219_669_001 + number,

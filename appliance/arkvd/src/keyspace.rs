@@ -87,7 +87,8 @@ pub struct Keyspace {
 }
 
 impl Keyspace {
-    /// An empty one that refuses to grow beyond `limit` bytes.
+    /// An empty one that refuses to grow beyond `limit` bytes.  Commands that were accepted before
+    /// are applied again without a limit, as it may have been another one then.
     pub fn new(limit: usize) -> Self {
         Self { dbs: vec![Db::default(); DATABASES], used: 0, limit, changes: Vec::new() }
     }

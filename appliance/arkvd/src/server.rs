@@ -173,7 +173,8 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
     let password = password(&config.password_path())?;
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| StartError::Folder { path: config.state_dir.clone(), source })?;
-    let mut keyspace = Keyspace::new(config.max_memory_bytes);
+    // What was accepted once is loaded, whatever the limit is now.
+    let mut keyspace = Keyspace::new(usize::MAX);
     let after = snapshot::read(&config.state_dir, &mut keyspace).map_err(StartError::Snapshot)?;
     let db = journal::open(&config.state_dir.join("log.sqlite")).map_err(StartError::Log)?;
     let (last, bytes) = journal::replay(&db, after, |record| {
@@ -182,6 +183,7 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         keyspace.take_changes();
     })
     .map_err(StartError::Log)?;
+    keyspace.set_limit(config.max_memory_bytes);
     let interval = match config.durability {
         Durability::Sync => None,
         Durability::Interval => Some(Duration::from_millis(config.interval_ms)),

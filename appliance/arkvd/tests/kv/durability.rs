@@ -273,6 +273,22 @@ fn random_commands_lead_to_the_same_keys_after_a_restart() {
 }
 
 #[test]
+fn a_lower_memory_limit_loses_nothing_at_the_restart() {
+    let store = Store::start();
+    let mut client = store.client();
+    let part = "p".repeat(100_000);
+    for _ in 0..30 {
+        client.call(&["APPEND", "text", &part]);
+    }
+    client.words("COPY text copy");
+    let store = store.restart_with(|config| config.max_memory_bytes = 1 << 20);
+    let mut client = store.client();
+    assert_eq!(client.words("STRLEN text"), Reply::Int(3_000_000));
+    assert_eq!(client.words("STRLEN copy"), Reply::Int(3_000_000));
+    assert!(client.words("SET more 1").is_error());
+}
+
+#[test]
 fn writes_at_intervals_are_on_disk_after_a_stop() {
     let store = Store::start_with(|config| {
         config.durability = Durability::Interval;
