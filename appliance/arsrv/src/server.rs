@@ -136,10 +136,16 @@ impl Server {
         let (doors_stopper, doors_stop) = Stop::new();
         let stopping = Arc::new(AtomicBool::new(false));
 
+        // The token before the sockets: a caller that finds a socket finds what it has to show there.
+        let dir = &config.runtime_dir;
+        std::fs::create_dir_all(dir)
+            .map_err(|source| ListenError::Bind { path: dir.clone(), source })
+            .and_then(|()| arbase::http::peer_token(dir))
+            .map_err(StartError::Listen)?;
+
         // Sockets first: whoever comes early waits in their queues instead of being refused.
         let open = |name: &str| {
-            arbase::http::listen_unix(&config.runtime_dir.join(name), 0o660)
-                .map_err(StartError::Listen)
+            arbase::http::listen_unix(&dir.join(name), 0o660).map_err(StartError::Listen)
         };
         let http_socket = open(HTTP_SOCKET)?;
         let control_socket = open(CONTROL_SOCKET)?;
