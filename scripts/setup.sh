@@ -21,6 +21,7 @@ nginx nginx-light
 openssl openssl
 curl curl
 ip iproute2
+/usr/lib/python3/dist-packages/redis python3-redis
 LIST
         ;;
     bench) wanted test; cat <<'LIST'

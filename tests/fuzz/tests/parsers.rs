@@ -4,25 +4,30 @@ use arapi::names::{Cid, Kind, ObjectName};
 use arapi::objects::Spec;
 use bolero::check;
 
+const LIMITS: arkvd::Limits =
+    arkvd::Limits { args: 1 << 20, bulk: 1 << 20, total: 1 << 21, trusted: true };
+
 #[test]
 fn resp_requests() {
-    let limits = arkvd::Limits::default();
     check!().for_each(|bytes: &[u8]| {
-        arkvd::parse_request(bytes, &limits).ok();
+        arkvd::parse_request(bytes, &LIMITS).ok();
     });
 }
 
 #[test]
 fn resp_requests_survive_being_written() {
-    let limits = arkvd::Limits::default();
     check!().with_type::<Vec<Vec<u8>>>().for_each(|args| {
         if args.is_empty() {
             return;
         }
         let mut written = bytes::BytesMut::new();
         arkvd::encode_request(args, &mut written);
-        let request = arkvd::parse_request(&written, &limits).unwrap().unwrap();
-        assert!(request.args.iter().map(|arg| arg.as_ref()).eq(args.iter().map(Vec::as_slice)));
+        let request = arkvd::parse_request(&written, &LIMITS).unwrap().unwrap();
+        let arkvd::Request::Frame { args: found, used } = request else {
+            panic!("no frame: {request:?}")
+        };
+        assert_eq!(used, written.len());
+        assert!(found.into_iter().map(|place| &written[place]).eq(args.iter().map(Vec::as_slice)));
     });
 }
 
@@ -86,23 +91,15 @@ fn specs_of_every_kind() {
 }
 
 #[test]
-fn channel_paths() {
-    check!().with_type::<String>().for_each(|path| {
-        let written = serde_json::json!({"url_path": path, "service": "s"});
-        Spec::parse(Kind::Channel, "x", written).ok();
-        if let Ok(decoded) = arsrv::channel::path::decode(path) {
-            for match_slash in [true, false] {
-                if let Ok(pattern) = arsrv::channel::pattern::Pattern::parse(path, match_slash) {
-                    pattern.matches(&decoded);
-                }
-            }
-        }
+fn ini_files() {
+    check!().with_type::<String>().for_each(|text| {
+        arwadm::parse_ini(text.as_bytes()).ok();
     });
 }
 
 #[test]
-fn basic_credentials() {
-    check!().for_each(|bytes: &[u8]| {
-        arsrv::security::credentials::Basic::parse(bytes);
+fn yaml_documents() {
+    check!().with_type::<String>().for_each(|text| {
+        arctl::read_yaml("fuzz.yaml", text).ok();
     });
 }

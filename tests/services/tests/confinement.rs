@@ -1,7 +1,5 @@
 //! What users' code cannot reach: the other units' sockets, their databases and keys.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests end the test")]
-
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 

@@ -1,5 +1,7 @@
 //! Layout, headers, documents: what can be seen without building anything.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests end the test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
