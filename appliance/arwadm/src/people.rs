@@ -216,7 +216,10 @@ async fn follow(client: Client, tx: watch::Sender<Option<Arc<People>>>) {
                 }
             },
         };
-        if !reported {
+        // At the start of a box the store may come up after us.
+        if tx.borrow().is_none() {
+            log::debug!(error:% = ended; "the object store cannot be watched yet");
+        } else if !reported {
             log::warn!(error:% = ended; "the object store is away; users and roles stay as they were");
             reported = true;
         }
