@@ -197,7 +197,7 @@ pub enum ListenError {
     },
 }
 
-/// Makes a Unix socket with mode `mode`.  A socket left by a dead process is replaced.
+/// Makes a Unix socket with mode `mode`, and the peer token beside it.  A socket left by a dead process is replaced.
 pub fn listen_unix(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
     let bind = |source| ListenError::Bind { path: path.to_owned(), source };
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -209,6 +209,8 @@ pub fn listen_unix(path: &Path, mode: u32) -> Result<UnixListener, ListenError> 
     }
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(bind)?;
+        // Before the socket: who can call must be able to show it.
+        peer_token(dir)?;
     }
     let listener = UnixListener::bind(path).map_err(bind)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(bind)?;

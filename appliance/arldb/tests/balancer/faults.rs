@@ -131,7 +131,8 @@ async fn what_the_balancer_refuses_is_in_the_log_with_its_cid_and_the_client() {
         let cid = answer.header("x-zato-cid").unwrap();
         let control = fixture.dir.path().join("arldb.sock");
         let mut log = tokio::net::UnixStream::connect(control).await.unwrap();
-        let request = format!("GET /v1/logs?cid={cid} HTTP/1.0\r\n\r\n");
+        let token = std::fs::read_to_string(fixture.dir.path().join("peer.token")).unwrap();
+        let request = format!("GET /v1/logs?cid={cid} HTTP/1.0\r\nX-ARINT-Peer: {token}\r\n\r\n");
         log.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         log.read_to_string(&mut text).await.unwrap();
