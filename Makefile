@@ -31,13 +31,14 @@ check: format lint test docs ## everything CI looks at: format, lints, tests, do
 format: ## fail where the source is not formatted
 	@cargo fmt --all --check
 
-lint: ## clippy with warnings denied, shellcheck
+lint: ## clippy with warnings denied, types of the SDK, shellcheck
 	@scripts/setup.sh check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+	@cd $(SDK) && "$$(../../../scripts/python-env.sh)" -m mypy --no-error-summary
 	@shellcheck scripts/*.sh .ci/run
 
 docs: ## the Rust documentation, without warnings
-	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	@RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items --quiet
 
 bench: ## figures beside the named peers (release build; ONLY=name for one)
 	@scripts/setup.sh bench
