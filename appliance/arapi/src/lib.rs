@@ -11,6 +11,7 @@
 
 pub mod arclst;
 pub mod arldb;
+pub mod aros;
 pub mod arsrv;
 pub mod arwadm;
 pub mod client;

@@ -157,6 +157,10 @@ kinds! {
     Outgoing "Outgoing";
     /// An ini file that services read as `self.user_config`.
     UserConfig "UserConfig";
+    /// What a box is called and how it keeps time.
+    System "System";
+    /// The network of a box.
+    Network "Network";
 }
 
 impl fmt::Display for Kind {

@@ -13,6 +13,7 @@ pub mod node;
 pub mod outgoing;
 pub mod security;
 pub mod service;
+pub mod system;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ pub use node::NodeSpec;
 pub use outgoing::{OutgoingRest, OutgoingSpec, OutgoingSql, RetryPolicy};
 pub use security::{SecurityGroupSpec, SecuritySpec};
 pub use service::{ModuleSpec, ServiceSpec, UserConfigSpec};
+pub use system::{InterfaceKind, InterfaceSpec, NetworkSpec, SystemSpec};
 
 use crate::names::{Kind, ObjectName};
 
@@ -206,6 +208,8 @@ specs! {
     Channel(ChannelSpec),
     Outgoing(OutgoingSpec),
     UserConfig(UserConfigSpec),
+    System(SystemSpec),
+    Network(NetworkSpec),
 }
 
 impl Spec {

@@ -257,7 +257,7 @@ fn table(kind: Kind, objects: &[ObjectView]) -> Table {
         Kind::Role => &[("PERMISSIONS", "permissions")],
         Kind::Token => &[("USER", "user"), ("DESCRIPTION", "description")],
         Kind::Node => &[("TITLE", "title")],
-        Kind::UserConfig => &[],
+        Kind::UserConfig | Kind::System | Kind::Network => &[],
     };
     let mut titles = vec!["NAME"];
     titles.extend(columns.iter().map(|(title, _)| *title));

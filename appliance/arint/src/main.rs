@@ -33,6 +33,11 @@ enum Command {
     Arldb(UnitArgs),
     /// Run the admin API.
     Arwadm(UnitArgs),
+    /// Run the operating system unit; only images have what it needs.
+    Aros(UnitArgs),
+    /// What the image's own units and RAUC call; people use `arctl`.
+    #[command(hide = true)]
+    Os(aros::cli::OsArgs),
     /// Administer a box; the same as calling `arctl`.
     #[command(disable_help_flag = true)]
     Arctl {
@@ -85,6 +90,8 @@ fn run(command: Command) -> ExitCode {
         Command::Arsrv(args) => unit(&args, units::arsrv),
         Command::Arldb(args) => unit(&args, units::arldb),
         Command::Arwadm(args) => unit(&args, units::arwadm),
+        Command::Aros(args) => unit(&args, units::aros),
+        Command::Os(args) => aros::cli::main(&args),
         Command::Arctl { args } => arctl::main(args),
         Command::WorkerExec { args } => arsrv::sandbox::worker_exec(args),
     }
@@ -108,7 +115,7 @@ fn dies_with_parent() -> bool {
 fn with_unit_name(mut args: Vec<OsString>) -> Vec<OsString> {
     let called = args.first().map(PathBuf::from).unwrap_or_default();
     let name = called.file_name().unwrap_or_default().to_owned();
-    let units = ["arclst", "arsrv", "arldb", "arwadm", "arctl"];
+    let units = ["arclst", "arsrv", "arldb", "arwadm", "aros", "arctl"];
     if units.iter().any(|unit| Path::new(unit).as_os_str() == name) {
         args.splice(0..1, ["arint".into(), name]);
     }

@@ -17,6 +17,8 @@ enum UnitError {
     Arldb(#[source] arldb::StartError),
     #[error("cannot start the admin API")]
     Arwadm(#[source] arwadm::StartError),
+    #[error("cannot start the operating system unit")]
+    Aros(#[source] aros::StartError),
 }
 
 /// `arclst`: object store and key-value store.
@@ -80,6 +82,22 @@ pub(crate) fn arwadm(args: &ServiceArgs) -> ExitCode {
         async |config, stop: Stop| {
             let server = arwadm::Server::start(config).await.map_err(UnitError::Arwadm)?;
             log::info!(addr:% = server.local_addr(); "serving the admin API");
+            notify_ready();
+            server.run_until(stop).await;
+            Ok::<(), UnitError>(())
+        },
+    )
+}
+
+/// `aros`: the operating system unit.
+pub(crate) fn aros(args: &ServiceArgs) -> ExitCode {
+    run_service(
+        "aros",
+        args,
+        aros::Config::load,
+        |_| 1,
+        async |config, stop: Stop| {
+            let server = aros::Server::start(config).await.map_err(UnitError::Aros)?;
             notify_ready();
             server.run_until(stop).await;
             Ok::<(), UnitError>(())

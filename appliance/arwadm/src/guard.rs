@@ -90,6 +90,7 @@ pub(crate) fn word(permission: Permission) -> &'static str {
         Permission::Configure => "configure",
         Permission::Access => "access",
         Permission::Audit => "audit",
+        Permission::System => "system",
     }
 }
 

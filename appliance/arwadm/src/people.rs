@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::tokens::sha256_hex;
 
 /// Everything that may be done.
-pub(crate) const EVERYTHING: [Permission; 7] = [
+pub(crate) const EVERYTHING: [Permission; 8] = [
     Permission::Read,
     Permission::Logs,
     Permission::Operate,
@@ -24,6 +24,7 @@ pub(crate) const EVERYTHING: [Permission; 7] = [
     Permission::Configure,
     Permission::Access,
     Permission::Audit,
+    Permission::System,
 ];
 
 /// Wait between attempts to reach the store.

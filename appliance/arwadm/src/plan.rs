@@ -115,6 +115,7 @@ pub(crate) fn needed(kind: Kind) -> Permission {
         }
         Kind::Security | Kind::SecurityGroup | Kind::Node => Permission::Configure,
         Kind::User | Kind::Role | Kind::Token => Permission::Access,
+        Kind::System | Kind::Network => Permission::System,
     }
 }
 

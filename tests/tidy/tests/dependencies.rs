@@ -15,10 +15,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ("arclst", &["arapi", "arbase", "arstore"]),
     ("arkvd", &["arapi", "arbase", "arstore"]),
     ("arldb", &["arapi", "arbase", "arproxy"]),
+    ("arboot", &[]),
+    ("arinit", &["arboot"]),
+    ("aros", &["arapi", "arbase", "arboot"]),
     ("arsrv", &["arapi", "arbase"]),
     ("arwadm", &["arapi", "arbase", "arstore"]),
     ("arctl", &["arapi"]),
-    ("arint", &["arapi", "arbase", "arclst", "arctl", "arkvd", "arldb", "arsrv", "arwadm"]),
+    ("arint", &["arapi", "arbase", "arclst", "arctl", "arkvd", "arldb", "aros", "arsrv", "arwadm"]),
     ("xtask", &[]),
     ("tidy", &[]),
     ("services", &[]),
@@ -44,6 +47,7 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("rcgen", &["arwadm"]),
     ("notify", &["arwadm"]),
     ("systemd-journal-logger", &["arbase"]),
+    ("zbus", &["aros"]),
 ];
 
 #[test]

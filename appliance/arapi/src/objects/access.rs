@@ -26,6 +26,8 @@ pub enum Permission {
     Access,
     /// Read the audit log.
     Audit,
+    /// The operating system: updates, network, name and time, power, reset, support.
+    System,
 }
 
 /// What may be done, by name.  `viewer`, `operator`, `developer` and `admin` exist from the start.

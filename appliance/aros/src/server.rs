@@ -1,0 +1,56 @@
+//! Start and stop of the operating system unit.
+
+use std::sync::Arc;
+
+use arbase::Stop;
+use tokio::net::UnixListener;
+
+use crate::config::Config;
+use crate::{system, updates};
+
+/// The mode of the socket: root, and the group of the services.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Why it does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The control interface.
+    #[error(transparent)]
+    Control(#[from] arbase::http::ListenError),
+    /// The system bus.
+    #[error("cannot reach the system bus")]
+    Bus(#[source] zbus::Error),
+}
+
+/// What both halves share.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) bus: zbus::Connection,
+}
+
+/// The unit, listening.
+#[derive(Debug)]
+pub struct Server {
+    app: Arc<App>,
+    control: UnixListener,
+}
+
+impl Server {
+    /// Connects to the system bus and binds the control interface.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let bus = zbus::Connection::system().await.map_err(StartError::Bus)?;
+        let control =
+            arbase::http::listen_unix(&config.runtime_dir.join("aros.sock"), SOCKET_MODE)?;
+        Ok(Self { app: Arc::new(App { config, bus }), control })
+    }
+
+    /// Serves until told to stop.
+    pub async fn run_until(self, stop: Stop) {
+        let router = system::router()
+            .merge(updates::router())
+            .with_state(Arc::clone(&self.app))
+            .merge(arbase::logging::router());
+        arbase::http::serve_unix(router, self.control, stop).await;
+    }
+}
