@@ -83,6 +83,9 @@ pub struct Disk {
     pub device: String,
     /// Its model, where it says one.
     pub model: Option<String>,
+    /// How much of its life is used, per cent, where it says so.
+    #[serde(default)]
+    pub wear_percent: Option<u8>,
     /// `ok`, `worn` or `failing`; none where the device says nothing (NVMe health, eMMC life time, SMART).
     pub health: Option<String>,
 }
@@ -171,6 +174,9 @@ pub struct NetworkTrial {
     pub spec: NetworkSpec,
     /// Seconds until it rolls back.
     pub seconds_left: u64,
+    /// Hardware that the change names and the box does not have.
+    #[serde(default)]
+    pub missing: Vec<String>,
 }
 
 /// A link of the kernel.
@@ -188,6 +194,19 @@ pub struct Link {
     pub gateways: Vec<String>,
     /// DNS servers.
     pub dns: Vec<String>,
+}
+
+/// `GET /v1/identity`: who the box is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Identity {
+    /// Its Ed25519 public key (RFC 8032), base64.
+    pub public_key: String,
+    /// SHA-256 of the public key, hexadecimal.
+    pub fingerprint: String,
+    /// The same for people to compare: the first 80 bits in four groups, for example `7k2p-9x4m-…`.
+    pub words: String,
+    /// The host name that is made from the key.
+    pub default_hostname: String,
 }
 
 /// `POST /v1/power`.
@@ -217,6 +236,15 @@ pub struct IdentifyRequest {
     /// For so long, 1 to 600; default 30.
     #[serde(default)]
     pub seconds: Option<u32>,
+}
+
+/// What identifies the box (answer of `POST /v1/identify`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Identifying {
+    /// What blinks or rings: LEDs by name, `bell` for the bells of the consoles.
+    pub by: Vec<String>,
+    /// For so long.
+    pub seconds: u32,
 }
 
 /// `POST /v1/factory-reset`.
