@@ -8,8 +8,10 @@
 
 #![warn(missing_docs)]
 
+pub mod blackbox;
 pub mod event;
 pub mod slot;
 
+pub use blackbox::{BlackBox, BlackBoxError, Disk, unconfirmed_starts, why};
 pub use event::{Event, Record};
 pub use slot::Slot;
