@@ -1,0 +1,1 @@
+"""Fixtures: images, boxes, the LAN.  A failing test says in which folder its box lies."""

@@ -1,0 +1,304 @@
+"""One box: a QEMU with its own disk, firmware variables, TPM and network.
+
+The machine is what `hw/generic/x86_64` names: q35 with UEFI, a virtio disk, an `i6300esb` watchdog that resets.
+Only software emulation is used, so that results do not depend on the machine the suite runs on.
+
+**Invariant:** no process outlives the Python process that started the box, not even when that is killed.
+"""
+
+import atexit
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.api import CODE, Api, free_port
+from harness.qmp import Qmp
+from harness.tools import firmware, run, tool
+from harness.waiting import Impatient, patience, wait_for
+
+#: Where a box under software emulation has to be after a cold start.
+BOOT_SECONDS = 240
+_running: set["Box"] = set()
+
+
+def _die_with_parent() -> None:
+    """Runs between fork and exec: the kernel kills the child when this process ends (PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    # A Ctrl-C is for this program, which stops its boxes in order.
+    os.setpgid(0, 0)
+
+
+@atexit.register
+def _stop_all() -> None:
+    for box in list(_running):
+        box.power_cut()
+
+
+@dataclass(eq=False)
+class Box:
+    """One box; `image` is a disk image that is never written, `folder` keeps everything of this box."""
+
+    name: str
+    image: Path
+    folder: Path
+    memory: int = 512
+    cpus: int = 2
+    #: Size of the disk, GiB; larger than the image, as on real devices.
+    disk_gib: int = 8
+    #: Socket of a port of the virtual LAN.
+    lan: Path | None = None
+    #: User-mode network with the two forwarded ports.
+    uplink: bool = True
+    #: Let the uplink reach the host (10.0.2.2) and what lies behind it.
+    online: bool = False
+    tpm: bool = False
+    #: Firmware variables to start with; with them, Secure Boot's firmware is used.
+    secure_vars: Path | None = None
+    #: Write every request to the disk into this file (see `harness.powercut`).
+    write_log: Path | None = None
+    #: Further disks (raw images), as USB sticks.
+    sticks: list[Path] = field(default_factory=list)
+    #: Start of the clock, for example `2020-01-01T00:00:00`.
+    clock: str | None = None
+    #: More arguments for QEMU.
+    more: list[str] = field(default_factory=list)
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.disk = self.folder / "disk.qcow2"
+        self.variables = self.folder / "vars.fd"
+        self.serial_log = self.folder / "serial.log"
+        self.api = Api("127.0.0.1", free_port(), free_port())
+        self._sockets: list[socket.socket] = []
+        self._tpm: subprocess.Popen[bytes] | None = None
+        self._qmp: Qmp | None = None
+        #: Where the serial log of the present start begins.
+        self.mark = 0
+
+    # -- starting and stopping
+
+    def prepare(self) -> None:
+        """Makes disk and variables; keeps those that are there."""
+        if not self.disk.exists():
+            kind = "qcow2" if self.image.suffix == ".qcow2" else "raw"
+            run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", self.image.resolve(), "-F", kind,
+                 self.disk, f"{self.disk_gib}G"])
+        if not self.variables.exists():
+            shutil.copyfile(self.secure_vars or firmware(secure=False)[1], self.variables)
+
+    def command(self) -> list[str]:
+        """The command line of QEMU."""
+        code, _ = firmware(secure=self.secure_vars is not None)
+        words = [
+            tool("qemu-system-x86_64"), "-name", self.name, "-nodefaults", "-display", "none",
+            "-machine", "q35,smm=on,hpet=off" if self.secure_vars else "q35,hpet=off",
+            "-accel", "tcg,thread=multi", "-cpu", "max",
+            "-smp", str(self.cpus), "-m", str(self.memory),
+            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}",
+            "-drive", f"if=pflash,unit=1,format=raw,file={self.variables}",
+            "-chardev", f"socket,id=serial,path={self.folder}/serial.sock,server=on,wait=off,"
+                        f"logfile={self.serial_log},logappend=on",
+            "-serial", "chardev:serial",
+            "-qmp", f"unix:{self.folder}/qmp.sock,server=on,wait=off",
+            "-device", "i6300esb", "-action", "watchdog=reset",
+            "-device", "virtio-rng-pci",
+            "-rtc", f"base={self.clock or 'utc'},clock=host",
+            "-blockdev", f"driver=qcow2,node-name=overlay,cache.no-flush=on,discard=unmap,"
+                         f"file.driver=file,file.filename={self.disk},file.cache.no-flush=on",
+        ]
+        if self.secure_vars:
+            words += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
+        node = "overlay"
+        if self.write_log:
+            node = "logged"
+            words += ["-blockdev", f"driver=blklogwrites,node-name=logged,file=overlay,log-append=off,"
+                                   f"log.driver=file,log.filename={self.write_log},log.cache.no-flush=on"]
+        words += ["-device", f"virtio-blk-pci,drive={node},write-cache=on,bootindex=0,serial={self.name}"]
+        if self.sticks:
+            words += ["-device", "qemu-xhci"]
+        for number, stick in enumerate(self.sticks):
+            words += ["-blockdev", f"driver=raw,node-name=stick{number},file.driver=file,file.filename={stick}",
+                      "-device", f"usb-storage,drive=stick{number},removable=on"]
+        if self.uplink:
+            restrict = "off" if self.online else "on"
+            words += ["-netdev", f"user,id=uplink,restrict={restrict},"
+                                 f"hostfwd=tcp:127.0.0.1:{self.api.port}-:8183,"
+                                 f"hostfwd=tcp:127.0.0.1:{self.api.channel_port}-:11223",
+                      "-device", f"virtio-net-pci,netdev=uplink,mac={self._mac(0)}"]
+        if self.lan:
+            words += ["-netdev", f"stream,id=lan,server=off,addr.type=unix,addr.path={self.lan}",
+                      "-device", f"virtio-net-pci,netdev=lan,mac={self._mac(1)}"]
+        if self.tpm:
+            words += ["-chardev", f"socket,id=tpm,path={self.folder}/tpm.sock",
+                      "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm0"]
+        return words + self.more
+
+    def _mac(self, number: int) -> str:
+        tail = sum(self.name.encode()) * 131 + len(self.name)
+        return f"52:54:00:{number:02x}:{tail >> 8 & 255:02x}:{tail & 255:02x}"
+
+    def start(self) -> None:
+        """Switches the box on."""
+        self.prepare()
+        if self.tpm:
+            (self.folder / "tpm").mkdir(exist_ok=True)
+            self._tpm = subprocess.Popen(
+                [tool("swtpm"), "socket", "--tpm2", "--tpmstate", f"dir={self.folder}/tpm",
+                 "--ctrl", f"type=unixio,path={self.folder}/tpm.sock", "--flags", "startup-clear"],
+                preexec_fn=_die_with_parent)
+            wait_for("swtpm's socket", (self.folder / "tpm.sock").exists, 20, 0.05)
+        self.mark = self.serial_log.stat().st_size if self.serial_log.exists() else 0
+        (self.folder / "qmp.sock").unlink(missing_ok=True)
+        with (self.folder / "qemu.log").open("ab") as log:
+            words = self.command()
+            log.write((" ".join(words) + "\n").encode())
+            log.flush()
+            self.process = subprocess.Popen(words, stdout=log, stderr=log, preexec_fn=_die_with_parent)
+        self.started = time.monotonic()
+        _running.add(self)
+
+        def control() -> Qmp:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise RuntimeError(f"QEMU of `{self.name}` ended at once: "
+                                   f"{(self.folder / 'qemu.log').read_text(errors='replace')[-800:]}")
+            return Qmp(self.folder / "qmp.sock")
+
+        self._qmp = wait_for("QEMU's control socket", control, 30, 0.05)
+
+    @property
+    def qmp(self) -> Qmp:
+        """QEMU's control socket."""
+        assert self._qmp is not None, f"`{self.name}` is off"
+        return self._qmp
+
+    def is_on(self) -> bool:
+        """Whether QEMU runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def power_cut(self) -> None:
+        """Pulls the plug.  What the guest has not flushed is still in the overlay: see `harness.powercut`."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        self._ended()
+
+    def stop(self) -> None:
+        """Presses the power button and waits; pulls the plug if that does nothing."""
+        if self.is_on():
+            self.qmp.call("system_powerdown")
+            try:
+                self.wait_off(90)
+            except Impatient:
+                self.power_cut()
+                raise
+        self._ended()
+
+    def wait_off(self, seconds: float) -> None:
+        """Waits until the box has switched itself off."""
+        wait_for(f"`{self.name}` switches itself off", lambda: not self.is_on(), seconds)
+        self._ended()
+
+    def reset(self) -> None:
+        """Presses the reset button."""
+        self.mark = self.serial_log.stat().st_size
+        self.qmp.call("system_reset")
+
+    def _ended(self) -> None:
+        _running.discard(self)
+        if self._qmp is not None:
+            self._qmp.close()
+            self._qmp = None
+        if self._tpm is not None:
+            self._tpm.kill()
+            self._tpm.wait()
+            self._tpm = None
+            (self.folder / "tpm.sock").unlink(missing_ok=True)
+        self.process = None
+
+    def restart(self) -> None:
+        """Pulls the plug and switches on again."""
+        self.power_cut()
+        self.start()
+
+    # -- looking at it
+
+    def serial(self, everything: bool = False) -> str:
+        """What the serial console has printed since the last start, or since the beginning."""
+        if not self.serial_log.exists():
+            return ""
+        with self.serial_log.open("rb") as file:
+            file.seek(0 if everything else self.mark)
+            return file.read().decode(errors="replace")
+
+    def mark_serial(self) -> None:
+        """Forgets what the serial console has printed so far."""
+        self.mark = self.serial_log.stat().st_size
+
+    def type(self, text: str) -> None:
+        """Types on the serial console."""
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(f"{self.folder}/serial.sock")
+            line.sendall(text.encode())
+            time.sleep(0.3)
+
+    def wait_serial(self, text: str, seconds: float = BOOT_SECONDS) -> str:
+        """Waits for a text on the serial console."""
+        try:
+            return wait_for(f"`{self.name}` prints {text!r}", lambda: self.serial() if text in self.serial() else None,
+                            seconds)
+        except Impatient as err:
+            raise self.complaint(err) from None
+
+    def wait_answering(self, seconds: float = BOOT_SECONDS) -> float:
+        """Waits until the console answers over HTTPS; gives the seconds since the box was switched on."""
+        try:
+            wait_for(f"`{self.name}` answers on port 8183",
+                     lambda: self.api.request("GET", "/v1/claim", timeout=10).status == 200, seconds, 0.25)
+        except Impatient as err:
+            raise self.complaint(err) from None
+        return time.monotonic() - self.started
+
+    def complaint(self, err: Exception) -> AssertionError:
+        """The failure, with where everything lies and the end of the serial console."""
+        end = "\n    ".join(self.serial().splitlines()[-25:])
+        return AssertionError(f"{err}\n  everything of this box lies in {self.folder}\n  "
+                              f"the end of its serial console:\n    {end}")
+
+    # -- talking to it
+
+    def code(self, seconds: float = BOOT_SECONDS) -> str:
+        """The first-run code, as it stands on the serial console."""
+
+        def look() -> str | None:
+            found = CODE.findall(self.serial(everything=True))
+            return str(found[-1]) if found else None
+
+        try:
+            return wait_for(f"`{self.name}` prints its first-run code on the serial console", look, seconds)
+        except Impatient as err:
+            raise self.complaint(err) from None
+
+    def claim(self) -> str:
+        """Waits for the box, claims it with the code on its serial console, and gives the code."""
+        self.wait_answering()
+        code = self.code()
+        self.api.claim(code)
+        return code
+
+    def system(self, path: str) -> object:
+        """`GET /v1/system/…`."""
+        return self.api.get(f"/v1/system/{path}")
+
+    def disk_writes(self) -> int:
+        """Bytes of the write log so far; what is acknowledged now is covered by them."""
+        assert self.write_log is not None
+        return self.write_log.stat().st_size
