@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
+use arbase::{Chain, EXIT_FAILED};
 use clap::{Args, Subcommand};
+
+use crate::updates;
 
 /// Commands of the image's own units.
 #[derive(Debug, Args)]
@@ -12,9 +15,22 @@ pub struct OsArgs {
 }
 
 #[derive(Debug, Subcommand)]
-enum OsCommand {}
+enum OsCommand {
+    /// Make, unlock and check `state` and `data`, before `/var` is mounted.
+    Storage(updates::StorageArgs),
+}
 
 /// Runs one.
 pub fn main(args: &OsArgs) -> ExitCode {
-    match args.command {}
+    arbase::logging::install("aros", log::LevelFilter::Info);
+    let ended: Result<(), Box<dyn std::error::Error>> = match &args.command {
+        OsCommand::Storage(args) => updates::storage_main(args).map_err(Into::into),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            log::error!(error:% = Chain(err.as_ref()); "failed");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
 }

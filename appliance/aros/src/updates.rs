@@ -1,6 +1,14 @@
 //! The box from image to image: slots, installation, confirmation, storage, reset, seed, black box.
 
+mod gpt;
+mod program;
+mod started;
+mod storage;
+mod storage_main;
+
 use std::sync::Arc;
+
+pub(crate) use storage_main::{StorageArgs, storage_main};
 
 use crate::server::App;
 

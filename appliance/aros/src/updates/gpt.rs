@@ -1,0 +1,205 @@
+//! Partitions by their label, read from the disk's GUID partition table (UEFI 2.10, section 5.3).
+//!
+//! Read from the disk, not from the kernel's or udev's lists: early in a start udev has not run, and the kernel
+//! keeps no labels of partitions that were added while it ran.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+/// The longest table that is read: 1024 entries of 128 bytes.
+const MOST_ENTRIES: u32 = 1024;
+
+/// Why a partition table cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GptError {
+    /// The disk cannot be read.
+    #[error("cannot read the partition table of `{}`", disk.display())]
+    Read {
+        /// The disk.
+        disk: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is no such table.
+    #[error("`{}` has no GUID partition table; write the image to it again", disk.display())]
+    NoTable {
+        /// The disk.
+        disk: PathBuf,
+    },
+}
+
+/// A disk's partition table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gpt {
+    /// The partitions.
+    pub(crate) partitions: Vec<Partition>,
+    /// Whether the table reaches the disk's end; it does not when an image was written to a larger disk.
+    pub(crate) reaches_end: bool,
+}
+
+/// A partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Partition {
+    /// Its label.
+    pub(crate) label: String,
+    /// The device.
+    pub(crate) device: PathBuf,
+    /// Bytes.
+    pub(crate) bytes: u64,
+}
+
+impl Gpt {
+    /// Reads the table of a disk.
+    pub(crate) fn read(disk: &Path) -> Result<Self, GptError> {
+        let failed = |source| GptError::Read { disk: disk.to_owned(), source };
+        let file = File::open(disk).map_err(failed)?;
+        let end = {
+            use std::io::Seek as _;
+            (&file).seek(std::io::SeekFrom::End(0)).map_err(failed)?
+        };
+        for sector in [512, 4096] {
+            if let Some(gpt) = Self::read_with(&file, disk, end, sector).map_err(failed)? {
+                return Ok(gpt);
+            }
+        }
+        Err(GptError::NoTable { disk: disk.to_owned() })
+    }
+
+    fn read_with(file: &File, disk: &Path, end: u64, sector: u64) -> std::io::Result<Option<Self>> {
+        // The backup at the end serves where the first copy was torn by a power cut.
+        for at in [sector, end.saturating_sub(sector)] {
+            let mut header = [0; 92];
+            if file.read_exact_at(&mut header, at).is_err() || !header.starts_with(b"EFI PART") {
+                continue;
+            }
+            let (Some(backup), Some(table), Some(count), Some(size)) = (
+                u64_at(&header, 32),
+                u64_at(&header, 72),
+                u32_at(&header, 80),
+                u32_at(&header, 84),
+            ) else {
+                continue;
+            };
+            if size < 128 || count > MOST_ENTRIES || size > 4096 {
+                continue;
+            }
+            let mut entries = vec![0; usize::try_from(count * size).unwrap_or_default()];
+            file.read_exact_at(&mut entries, table.saturating_mul(sector))?;
+            let partitions = entries
+                .chunks(usize::try_from(size).unwrap_or(128))
+                .zip(1..)
+                .filter_map(|(entry, number)| partition(entry, number, disk, sector))
+                .collect();
+            let last = backup.max(at / sector);
+            let reaches_end = last.saturating_add(1).saturating_mul(sector) >= end;
+            return Ok(Some(Self { partitions, reaches_end }));
+        }
+        Ok(None)
+    }
+
+    /// The partition with this label.
+    pub(crate) fn labelled(&self, label: &str) -> Option<&Partition> {
+        self.partitions.iter().find(|partition| partition.label == label)
+    }
+}
+
+fn partition(entry: &[u8], number: u32, disk: &Path, sector: u64) -> Option<Partition> {
+    if entry.get(..16)?.iter().all(|byte| *byte == 0) {
+        return None;
+    }
+    let (first, last) = (u64_at(entry, 32)?, u64_at(entry, 40)?);
+    let units: Vec<u16> = entry
+        .get(56..128)?
+        .chunks_exact(2)
+        .map(|pair| {
+            u16::from_le_bytes([
+                pair.first().copied().unwrap_or_default(),
+                pair.last().copied().unwrap_or_default(),
+            ])
+        })
+        .take_while(|unit| *unit != 0)
+        .collect();
+    Some(Partition {
+        label: String::from_utf16_lossy(&units),
+        device: partition_device(disk, number),
+        bytes: last.checked_sub(first)?.checked_add(1)?.checked_mul(sector)?,
+    })
+}
+
+/// `/dev/vda` and 3 are `/dev/vda3`; `/dev/nvme0n1` and 3 are `/dev/nvme0n1p3`.
+fn partition_device(disk: &Path, number: u32) -> PathBuf {
+    let mut name = disk.as_os_str().to_owned();
+    let separator =
+        if name.to_string_lossy().ends_with(|last: char| last.is_ascii_digit()) { "p" } else { "" };
+    name.push(format!("{separator}{number}"));
+    PathBuf::from(name)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+/// Every whole disk of this machine that can hold an image.
+pub(crate) fn disks() -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir("/sys/block") else { return Vec::new() };
+    let mut disks: Vec<PathBuf> = entries
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            !["loop", "ram", "zram", "dm-", "sr", "md", "nbd"]
+                .iter()
+                .any(|other| name.starts_with(other))
+        })
+        .map(|entry| Path::new("/dev").join(entry.file_name()))
+        .collect();
+    disks.sort();
+    disks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::updates::program;
+
+    #[test]
+    fn partitions_are_found_by_label_and_a_larger_disk_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("disk");
+        File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        let path = image.to_str().unwrap();
+        let table = "label: gpt\nsize=8M, name=esp\nsize=4M, name=blackbox\n";
+        program::run_with_input("sfdisk", ["-q", path], table.as_bytes())
+            .expect("sfdisk is needed (Debian package fdisk)");
+        let gpt = Gpt::read(&image).unwrap();
+        let labels: Vec<_> = gpt.partitions.iter().map(|p| (p.label.as_str(), p.bytes)).collect();
+        assert_eq!(labels, [("esp", 8 << 20), ("blackbox", 4 << 20)]);
+        assert!(gpt.reaches_end);
+        File::options().write(true).open(&image).unwrap().set_len(128 << 20).unwrap();
+        assert!(!Gpt::read(&image).unwrap().reaches_end);
+    }
+
+    #[test]
+    fn a_disk_without_a_table_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("disk");
+        File::create(&image).unwrap().set_len(1 << 20).unwrap();
+        let refused = Gpt::read(&image).unwrap_err().to_string();
+        let expected = format!(
+            "`{}` has no GUID partition table; write the image to it again",
+            image.display()
+        );
+        assert_eq!(refused, expected);
+    }
+
+    #[test]
+    fn a_partition_is_named_as_the_kernel_names_it() {
+        assert_eq!(partition_device(Path::new("/dev/vda"), 3), Path::new("/dev/vda3"));
+        assert_eq!(partition_device(Path::new("/dev/nvme0n1"), 3), Path::new("/dev/nvme0n1p3"));
+    }
+}

@@ -1,0 +1,90 @@
+//! How the first stage started this system: `/run/arint-boot.json`, which `arinit` writes.
+
+use std::path::{Path, PathBuf};
+
+use arboot::Slot;
+use serde::Deserialize;
+
+/// Where the first stage writes it.
+pub(crate) const PATH: &str = "/run/arint-boot.json";
+
+/// How the first stage started this system.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Started {
+    /// The slot whose root runs.
+    pub(crate) slot: Slot,
+    /// File name of the entry the boot loader took.
+    #[serde(default)]
+    pub(crate) entry: String,
+    /// The image's version.
+    #[serde(default)]
+    pub(crate) version: String,
+    /// The disk it was started from, for example `/dev/vda`.
+    #[serde(default)]
+    pub(crate) disk: Option<PathBuf>,
+    /// What for.
+    #[serde(default)]
+    pub(crate) mode: Mode,
+}
+
+/// What the system was started for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// Its work.
+    #[default]
+    Normal,
+    /// Being repaired: nothing of `state` and `data` is touched.
+    Recovery,
+    /// Writing the image to another disk.
+    Install,
+}
+
+/// Why it is not known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartedError {
+    /// It cannot be read.
+    #[error("cannot read `{}`, which the first stage writes", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what was expected.
+    #[error("`{}` is not what the first stage writes", path.display())]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl Started {
+    /// Reads it.
+    pub(crate) fn read(path: &Path) -> Result<Self, StartedError> {
+        let text = std::fs::read(path)
+            .map_err(|source| StartedError::Read { path: path.to_owned(), source })?;
+        serde_json::from_slice(&text)
+            .map_err(|source| StartedError::Form { path: path.to_owned(), source })
+    }
+
+    /// Whether `state` and `data` are left alone, and `/var` is in memory.
+    pub(crate) fn in_memory(&self) -> bool {
+        self.slot == Slot::Recovery || self.mode != Mode::Normal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_for_repair_or_installation_leaves_the_disk_alone() {
+        let read = |text| serde_json::from_str::<Started>(text).unwrap();
+        assert!(!read(r#"{"slot":"a"}"#).in_memory());
+        assert!(read(r#"{"slot":"recovery"}"#).in_memory());
+        assert!(read(r#"{"slot":"a","mode":"install","more":1}"#).in_memory());
+    }
+}

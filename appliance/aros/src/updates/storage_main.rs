@@ -1,0 +1,99 @@
+//! What `arint os storage` does around [`Storage`]: finds the disk, tells the black box, and falls to recovery where
+//! there is nothing to run on.
+
+use std::path::{Path, PathBuf};
+
+use arbase::Chain;
+
+use super::gpt::{self, Gpt};
+use super::program;
+use super::started::{self, Started};
+use super::storage::{Storage, StorageError, in_memory};
+
+/// The file that says why this start fell to recovery.
+const REASON: &str = "failed";
+
+/// `arint os storage`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StorageArgs {
+    /// The disk; default: the one the box started from.
+    #[arg(long)]
+    disk: Option<PathBuf>,
+    /// The definitions for systemd-repart.
+    #[arg(long, default_value = "/usr/lib/arint/repart.d")]
+    definitions: PathBuf,
+    /// Where the links `state` and `data` are made.
+    #[arg(long, default_value = "/run/arint-storage")]
+    links: PathBuf,
+}
+
+/// Why neither storage nor recovery could be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StorageMainError {
+    /// No disk with an image.
+    #[error("no disk of this machine has a partition `blackbox`; write the image to it again")]
+    NoDisk,
+    /// Not even memory.
+    #[error(transparent)]
+    Memory(#[from] StorageError),
+}
+
+/// Runs it.
+pub(crate) fn storage_main(args: &StorageArgs) -> Result<(), StorageMainError> {
+    let started = Started::read(Path::new(started::PATH));
+    match &started {
+        Ok(started) if started.in_memory() => return Ok(in_memory(Path::new("/"))?),
+        Ok(_) => {}
+        Err(err) => log::warn!(error:% = Chain(err); "how this system was started is not known"),
+    }
+    let disk = args
+        .disk
+        .clone()
+        .or_else(|| started.ok().and_then(|started| started.disk))
+        .or_else(boot_disk)
+        .ok_or(StorageMainError::NoDisk)?;
+    let storage = Storage {
+        disk,
+        definitions: args.definitions.clone(),
+        links: args.links.clone(),
+        tpm: "/dev/tpmrm0".into(),
+        tpm_table: "/sys/firmware/acpi/tables/TPM2".into(),
+        finish_reset: false,
+    };
+    match storage.prepare() {
+        Ok(outcome) => {
+            for note in &outcome.notes {
+                log::warn!(reason = note.as_str(); "storage");
+            }
+            if !outcome.made.is_empty() {
+                log::info!(name = outcome.made.join(", ").as_str(); "partitions made");
+            }
+            Ok(())
+        }
+        Err(err) => fall_to_recovery(&storage, &err),
+    }
+}
+
+/// The disk with a partition `blackbox`: the one the box started from, if the first stage did not say.
+fn boot_disk() -> Option<PathBuf> {
+    gpt::disks()
+        .into_iter()
+        .find(|disk| Gpt::read(disk).is_ok_and(|gpt| gpt.labelled("blackbox").is_some()))
+}
+
+/// Goes on with `/var` in memory, in the recovery target, and says why.
+fn fall_to_recovery(storage: &Storage, err: &StorageError) -> Result<(), StorageMainError> {
+    let reason = Chain(err).to_string();
+    log::error!(error = reason.as_str(); "no storage; falling to recovery");
+    std::fs::create_dir_all(&storage.links).ok();
+    let path = storage.links.join(REASON);
+    if let Err(err) = std::fs::write(&path, &reason) {
+        log::warn!(path:% = path.display(), error:% = err; "the reason cannot be kept");
+    }
+    in_memory(Path::new("/"))?;
+    if let Err(err) = program::run("systemctl", ["--no-block", "isolate", "arint-recovery.target"])
+    {
+        log::error!(error:% = Chain(&err); "the recovery target cannot be started");
+    }
+    Ok(())
+}
