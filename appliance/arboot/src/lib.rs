@@ -9,9 +9,12 @@
 #![warn(missing_docs)]
 
 pub mod blackbox;
+pub mod entries;
 pub mod event;
 pub mod slot;
+pub mod uki;
 
 pub use blackbox::{BlackBox, BlackBoxError, Disk, unconfirmed_starts, why};
+pub use entries::{Entries, EntriesError, Entry, Esp, State};
 pub use event::{Event, Record};
 pub use slot::Slot;
