@@ -76,6 +76,10 @@ where
     };
     let ended = runtime.block_on(async {
         let (stopper, stop) = Stop::new();
+        if let Some(limit) = crate::notify::watchdog_limit() {
+            // On the runtime that does the work: when that hangs, so do the signs of life.
+            tokio::spawn(feed_watchdog(limit));
+        }
         let serving = serve(config, stop);
         tokio::pin!(serving);
         tokio::select! {
@@ -101,6 +105,16 @@ where
             log::error!(error:% = error; "failed");
             ExitCode::from(EXIT_FAILED)
         }
+    }
+}
+
+/// Tells the supervisor's watchdog that the runtime still runs what it has to.
+async fn feed_watchdog(limit: Duration) {
+    let mut ticks = tokio::time::interval(limit / 3);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        crate::notify::notify_watchdog();
     }
 }
 

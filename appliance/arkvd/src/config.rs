@@ -41,7 +41,8 @@ pub struct Config {
     /// Largest value a client may send, bytes.  Default: 67108864 (64 MiB).
     pub max_value_bytes: usize,
     /// The file with the password, one line.  Default: `arkvd.password` in `runtime_dir`.  If it
-    /// does not exist, it is made with a random password, readable by its owner only.
+    /// does not exist, it is made with a random password, readable by its owner and its
+    /// group only.
     pub password_file: Option<PathBuf>,
     /// When a write is answered: `sync` (default) or `interval`.
     pub durability: Durability,

@@ -213,7 +213,8 @@ fn password(path: &Path) -> Result<String, StartError> {
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o600)
+        // The core has to read it; the folder's group is that of the units.
+        .mode(0o640)
         .open(path)
         .map_err(fault)?;
     file.write_all(format!("{password}\n").as_bytes()).map_err(fault)?;

@@ -30,7 +30,7 @@ fn the_password_file_is_private_and_kept() {
     use std::os::unix::fs::PermissionsExt as _;
     let store = Store::start();
     let path = store.dir.path().join("arkvd.password");
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(store.password.len(), 32);
     let password = store.password.clone();
     let store = store.restart_with(|_| {});
