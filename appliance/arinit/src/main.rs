@@ -5,4 +5,25 @@
 //!
 //! **Invariant:** what it starts has the root hash of the command line; anything else ends in a reset.
 
-fn main() {}
+mod cmdline;
+mod disks;
+mod dm;
+mod efi;
+mod kernel;
+mod log;
+mod stage;
+mod verity;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // It mounts, moves and resets: nothing for a system that runs.
+    if std::process::id() != 1 {
+        log::err("arinit is the kernel's first program and nothing else");
+        return ExitCode::FAILURE;
+    }
+    std::panic::set_hook(Box::new(|info| {
+        stage::give_up(&format!("the first stage panicked: {info}"), None)
+    }));
+    stage::run()
+}

@@ -1,0 +1,117 @@
+//! Which disk this box was started from, and its partitions, as the kernel lists them in sysfs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Partition {
+    /// `vda2`.
+    pub(crate) name: String,
+    /// `254:2`.
+    pub(crate) device: String,
+    pub(crate) label: String,
+    pub(crate) uuid: Option<String>,
+    /// `vda`.
+    disk: String,
+}
+
+impl Partition {
+    pub(crate) fn node(&self) -> PathBuf {
+        Path::new("/dev").join(&self.name)
+    }
+}
+
+/// The partitions of one disk, by label.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Disk {
+    pub(crate) name: String,
+    pub(crate) partitions: BTreeMap<String, Partition>,
+}
+
+impl Disk {
+    pub(crate) fn get(&self, label: &str) -> Option<&Partition> {
+        self.partitions.get(label)
+    }
+}
+
+/// The disks that have a partition for a root and one for the black box; the one the boot loader came from first.
+///
+/// `loader` is the boot loader's partition, where it says so.
+pub(crate) fn find(sys: &Path, loader: Option<&str>) -> io::Result<Vec<Disk>> {
+    let mut disks: BTreeMap<String, Disk> = BTreeMap::new();
+    for device in fs::read_dir(sys.join("class/block"))? {
+        // One that vanishes while it is looked at is not the one we were started from.
+        let Some(partition) = device.ok().and_then(|device| read(&device.path())) else { continue };
+        let disk = disks.entry(partition.disk.clone()).or_default();
+        disk.name.clone_from(&partition.disk);
+        disk.partitions.insert(partition.label.clone(), partition);
+    }
+    let mut disks: Vec<Disk> = disks
+        .into_values()
+        .filter(|d| d.get("slot-a").is_some() && d.get("esp").is_some())
+        .collect();
+    disks.sort_by_key(|disk| !is_loaders(disk, loader));
+    Ok(disks)
+}
+
+/// Whether the boot loader came from this disk.
+pub(crate) fn is_loaders(disk: &Disk, loader: Option<&str>) -> bool {
+    let mut uuids = disk.partitions.values().filter_map(|partition| partition.uuid.as_deref());
+    loader.is_some_and(|loader| uuids.any(|uuid| uuid.eq_ignore_ascii_case(loader)))
+}
+
+fn read(device: &Path) -> Option<Partition> {
+    let text = fs::read_to_string(device.join("uevent")).ok()?;
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
+    let label = value("PARTNAME=")?;
+    let real = fs::canonicalize(device).ok()?;
+    Some(Partition {
+        name: value("DEVNAME=")?,
+        device: format!("{}:{}", value("MAJOR=")?, value("MINOR=")?),
+        label,
+        uuid: value("PARTUUID="),
+        disk: real.parent()?.file_name()?.to_str()?.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(sys: &Path, disk: &str, number: u32, label: &str, uuid: &str) {
+        let name = format!("{disk}{number}");
+        let real = sys.join("devices").join(disk).join(&name);
+        fs::create_dir_all(&real).unwrap();
+        fs::create_dir_all(sys.join("class/block")).unwrap();
+        fs::write(
+            real.join("uevent"),
+            format!(
+                "MAJOR=254\nMINOR={number}\nDEVNAME={name}\nDEVTYPE=partition\nPARTN={number}\nPARTNAME={label}\n{uuid}"
+            ),
+        )
+        .unwrap();
+        std::os::unix::fs::symlink(&real, sys.join("class/block").join(&name)).unwrap();
+    }
+
+    #[test]
+    fn the_disk_the_boot_loader_came_from_is_preferred_to_its_twin() {
+        let dir = tempfile::tempdir().unwrap();
+        for disk in ["sda", "sdb"] {
+            partition(dir.path(), disk, 1, "esp", &format!("PARTUUID=00aa-{disk}\n"));
+            partition(dir.path(), disk, 2, "slot-a", "");
+        }
+        partition(dir.path(), "sdc", 1, "slot-a", "");
+        let names = |loader| {
+            find(dir.path(), loader).unwrap().into_iter().map(|d| d.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Some("00AA-SDB")), ["sdb", "sda"]);
+        assert_eq!(names(None), ["sda", "sdb"]);
+        let disk = &find(dir.path(), None).unwrap()[0];
+        assert_eq!(disk.get("slot-a").unwrap().node(), Path::new("/dev/sda2"));
+        assert_eq!(disk.get("slot-a").unwrap().device, "254:2");
+        assert!(is_loaders(disk, Some("00AA-SDA")) && !is_loaders(disk, None));
+    }
+}
