@@ -19,7 +19,6 @@ pub(crate) struct Verity {
     root: [u8; 32],
     salt: Vec<u8>,
     pub(crate) data_blocks: u64,
-    pub(crate) hash_start: u64,
 }
 
 /// Why a partition does not hold the root.
@@ -36,23 +35,15 @@ pub(crate) enum VerityError {
 }
 
 impl Verity {
-    /// Reads `<root hash>:<salt>:<data blocks>:<hash start block>`; a salt may be empty or `-`.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split(':');
-        let mut root = [0; 32];
-        hex::decode_to_slice(parts.next()?, &mut root).ok()?;
-        let salt = match parts.next()? {
-            "-" => Vec::new(),
-            salt => hex::decode(salt).ok()?,
-        };
-        let data_blocks = parts.next()?.parse().ok()?;
-        let hash_start = parts.next()?.parse().ok()?;
-        // A tree before the end of the data would be part of what it proves.
-        let fits = parts.next().is_none()
-            && salt.len() <= 256
-            && data_blocks > 0
-            && hash_start >= data_blocks;
-        (fits && hash_start < 1 << 40).then_some(Self { root, salt, data_blocks, hash_start })
+    /// Reads the root hash, and `<data blocks>:<salt>` (a salt may be empty or `-`); the tree lies behind the data.
+    pub(crate) fn parse(root: &str, shape: &str) -> Option<Self> {
+        let mut hash = [0; 32];
+        hex::decode_to_slice(root, &mut hash).ok()?;
+        let (blocks, salt) = shape.split_once(':')?;
+        let salt = if salt == "-" { Vec::new() } else { hex::decode(salt).ok()? };
+        let data_blocks: u64 = blocks.parse().ok()?;
+        let fits = salt.len() <= 256 && (1..1 << 40).contains(&data_blocks);
+        fits.then_some(Self { root: hash, salt, data_blocks })
     }
 
     pub(crate) fn root_hex(&self) -> String {
@@ -68,10 +59,9 @@ impl Verity {
     pub(crate) fn table(&self, device: &str) -> String {
         let salt = if self.salt.is_empty() { "-".to_owned() } else { hex::encode(&self.salt) };
         format!(
-            "1 {device} {device} {BLOCK} {BLOCK} {} {} sha256 {} {salt} 1 panic_on_corruption",
-            self.data_blocks,
-            self.hash_start,
-            self.root_hex()
+            "1 {device} {device} {BLOCK} {BLOCK} {blocks} {blocks} sha256 {} {salt} 1 panic_on_corruption",
+            self.root_hex(),
+            blocks = self.data_blocks
         )
     }
 
@@ -79,7 +69,7 @@ impl Verity {
     pub(crate) fn check<R: Read + Seek>(&self, partition: &mut R) -> Result<(), VerityError> {
         let mut wanted = self.root;
         // The tree lies with its top first; each level begins where the one above it ends.
-        let mut at = self.hash_start;
+        let mut at = self.data_blocks;
         for (depth, blocks) in self.levels().into_iter().rev().enumerate() {
             let block = read_block(partition, at)?;
             if self.hash(&block) != wanted {
@@ -149,7 +139,7 @@ mod tests {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         let text = String::from_utf8(out.stdout).unwrap();
         let root = text.lines().find_map(|line| line.strip_prefix("Root hash:")).unwrap().trim();
-        let verity = Verity::parse(&format!("{root}:00ff10:{blocks}:{blocks}")).unwrap();
+        let verity = Verity::parse(root, &format!("{blocks}:00ff10")).unwrap();
         (fs::read(&path).unwrap(), verity)
     }
 
@@ -172,7 +162,7 @@ mod tests {
             );
             bytes[100] ^= 1;
             if blocks > 128 {
-                let second = usize::try_from(verity.hash_start).unwrap() + 1;
+                let second = usize::try_from(verity.data_blocks).unwrap() + 1;
                 bytes[second * BLOCK] ^= 1;
                 assert_eq!(
                     verity.check(&mut Cursor::new(&bytes)).unwrap_err().to_string(),
@@ -184,22 +174,23 @@ mod tests {
 
     #[test]
     fn the_table_is_what_the_kernel_takes() {
-        let verity = Verity::parse(&format!("{}:-:10:12", "ab".repeat(32))).unwrap();
+        let verity = Verity::parse(&"ab".repeat(32), "10:-").unwrap();
         assert_eq!(
             verity.table("254:3"),
             format!(
-                "1 254:3 254:3 4096 4096 10 12 sha256 {} - 1 panic_on_corruption",
+                "1 254:3 254:3 4096 4096 10 10 sha256 {} - 1 panic_on_corruption",
                 "ab".repeat(32)
             )
         );
         assert_eq!(verity.sectors(), 80);
-        for wrong in [
-            "",
-            "ab:-:1:1",
-            &format!("{}:-:10:9", "ab".repeat(32)),
-            &format!("{}:-:0:9", "ab".repeat(32)),
+        for (root, shape) in [
+            ("", "10:-"),
+            ("ab", "1:-"),
+            (&"ab".repeat(32), "0:-"),
+            (&"ab".repeat(32), "10"),
+            (&"ab".repeat(32), "1:x"),
         ] {
-            assert_eq!(Verity::parse(wrong), None, "{wrong}");
+            assert_eq!(Verity::parse(root, shape), None, "{root} {shape}");
         }
     }
 }
