@@ -41,14 +41,12 @@ pub(crate) struct CommandLine {
 /// A command line that does not say what to start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CommandLineError {
+    #[error("the kernel command line has no `{0}`")]
+    Missing(&'static str),
     #[error(
-        "the kernel command line has no `arint.root=<root hash>:<salt>:<data blocks>:<hash start block>`"
+        "`arint.root={0}` and `arint.verity={1}` on the kernel command line are not a root hash and `<data blocks>:<salt>`"
     )]
-    NoRoot,
-    #[error(
-        "`arint.root={0}` on the kernel command line is not `<root hash>:<salt>:<data blocks>:<hash start block>`"
-    )]
-    Root(String),
+    Root(String, String),
     #[error("`arint.mode={0}` on the kernel command line is none of `recovery` and `install`")]
     Mode(String),
     #[error("`arint.slot={0}` on the kernel command line is none of `a`, `b` and `recovery`")]
@@ -60,10 +58,12 @@ impl CommandLine {
     pub(crate) fn parse(line: &str) -> Result<Self, CommandLineError> {
         let word =
             |key: &str| line.split_whitespace().rev().find_map(|word| word.strip_prefix(key));
-        let root = word("arint.root=").ok_or(CommandLineError::NoRoot)?;
+        let root = word("arint.root=").ok_or(CommandLineError::Missing("arint.root="))?;
+        let shape = word("arint.verity=").ok_or(CommandLineError::Missing("arint.verity="))?;
         Ok(Self {
             version: word("arint.version=").unwrap_or("unknown").to_owned(),
-            root: Verity::parse(root).ok_or_else(|| CommandLineError::Root(root.to_owned()))?,
+            root: Verity::parse(root, shape)
+                .ok_or_else(|| CommandLineError::Root(root.to_owned(), shape.to_owned()))?,
             slot: match word("arint.slot=") {
                 None => None,
                 Some(slot) => {
@@ -98,11 +98,11 @@ mod tests {
     #[test]
     fn a_command_line_names_root_version_and_mode() {
         let line = format!(
-            "quiet panic=5 arint.version=0.1.0 arint.root={HASH}:aabb:2048:2048 console=ttyS0"
+            "quiet panic=5 arint.version=0.1.0 arint.root={HASH} arint.verity=2048:aabb console=ttyS0"
         );
         let parsed = CommandLine::parse(&line).unwrap();
         assert_eq!((parsed.version.as_str(), parsed.slot, parsed.mode), ("0.1.0", None, None));
-        assert_eq!((parsed.root.data_blocks, parsed.root.hash_start), (2048, 2048));
+        assert_eq!(parsed.root.data_blocks, 2048);
         assert_eq!(parsed.root.root_hex(), HASH);
         let more = CommandLine::parse(&format!("{line} arint.slot=b arint.mode=install")).unwrap();
         assert_eq!((more.slot, more.mode), (Some(Slot::B), Some(Mode::Install)));
@@ -111,27 +111,25 @@ mod tests {
     #[test]
     fn a_command_line_that_names_no_root_is_refused() {
         let err = |line: &str| CommandLine::parse(line).unwrap_err().to_string();
+        assert_eq!(err("quiet root=/dev/sda1"), "the kernel command line has no `arint.root=`");
+        assert_eq!(err("arint.root=12"), "the kernel command line has no `arint.verity=`");
         assert_eq!(
-            err("quiet root=/dev/sda1"),
-            "the kernel command line has no `arint.root=<root hash>:<salt>:<data blocks>:<hash start block>`"
+            err("arint.root=12 arint.verity=5"),
+            "`arint.root=12` and `arint.verity=5` on the kernel command line are not a root hash and `<data blocks>:<salt>`"
         );
         assert_eq!(
-            err("arint.root=12:34:5"),
-            "`arint.root=12:34:5` on the kernel command line is not `<root hash>:<salt>:<data blocks>:<hash start block>`"
-        );
-        assert_eq!(
-            err(&format!("arint.root={HASH}:-:1:1 arint.mode=x")),
+            err(&format!("arint.root={HASH} arint.verity=1:- arint.mode=x")),
             "`arint.mode=x` on the kernel command line is none of `recovery` and `install`"
         );
         assert_eq!(
-            err(&format!("arint.root={HASH}:-:1:1 arint.slot=x")),
+            err(&format!("arint.root={HASH} arint.verity=1:- arint.slot=x")),
             "`arint.slot=x` on the kernel command line is none of `a`, `b` and `recovery`"
         );
     }
 
     #[test]
     fn the_entry_decides_the_mode_unless_the_command_line_does() {
-        let line = CommandLine::parse(&format!("arint.root={HASH}:-:1:1")).unwrap();
+        let line = CommandLine::parse(&format!("arint.root={HASH} arint.verity=1:-")).unwrap();
         assert_eq!(mode(&line, Some("arint-000003-b.conf"), Some(Slot::B)), Mode::Normal);
         assert_eq!(
             mode(&line, Some("arint-000000-recovery.conf"), Some(Slot::Recovery)),

@@ -60,21 +60,23 @@ pub(crate) enum StageError {
 /// What is known of this start, for the units and for a failure.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Boot {
+    /// The slot the entry names: whose tries count.
+    #[serde(skip)]
+    chosen: Slot,
+    /// Where the root lies.
     slot: Slot,
-    /// The boot loader's entry, where it said which.
-    entry: Option<String>,
+    /// The boot loader's entry; empty where it does not say.
+    entry: String,
     version: String,
     mode: Mode,
-    /// `vda`.
-    boot_disk: String,
-    /// The label of the partition that holds the root.
-    root_partition: Option<String>,
+    /// `/dev/vda`.
+    disk: PathBuf,
     /// The verity root hash.
     root_hash: String,
     /// Why the box was started, where something says so.
     cause: Option<String>,
     #[serde(skip)]
-    disk: Disk,
+    partitions: Disk,
 }
 
 /// Runs; comes back never, in one way or the other.
@@ -89,9 +91,9 @@ pub(crate) fn give_up(reason: &str, boot: Option<&Boot>) -> ! {
     log::err(reason);
     if let Some(boot) = boot {
         record(
-            &boot.disk,
+            &boot.partitions,
             Event::FirstStageFailed {
-                slot: boot.slot,
+                slot: boot.chosen,
                 version: boot.version.clone(),
                 reason: reason.to_owned(),
             },
@@ -127,15 +129,15 @@ fn start(known: &mut Option<Boot>) -> Result<Infallible, StageError> {
     let name = entry.as_deref().and_then(Name::parse);
     let named = name.map(|name| name.slot).or(line.as_ref().ok().and_then(|line| line.slot));
     let mut boot = Boot {
+        chosen: named.unwrap_or(Slot::A),
         slot: named.unwrap_or(Slot::A),
-        entry: entry.clone(),
+        entry: entry.clone().unwrap_or_default(),
         version: line.as_ref().map_or("unknown", |line| &line.version).to_owned(),
         mode: Mode::Normal,
-        boot_disk: disk.name.clone(),
-        root_partition: None,
+        disk: Path::new("/dev").join(&disk.name),
         root_hash: String::new(),
         cause: None,
-        disk: disk.clone(),
+        partitions: disk.clone(),
     };
     *known = Some(boot.clone());
     let line = line?;
@@ -153,11 +155,11 @@ fn start(known: &mut Option<Boot>) -> Result<Infallible, StageError> {
         }
     }
     if let Ok((slot, _)) = &root {
-        boot.slot = named.unwrap_or(*slot);
-        boot.root_partition = Some(slot.root_label().to_owned());
+        boot.slot = *slot;
+        boot.chosen = named.unwrap_or(*slot);
     }
-    boot.boot_disk.clone_from(&disk.name);
-    boot.disk = disk.clone();
+    boot.disk = Path::new("/dev").join(&disk.name);
+    boot.partitions = disk;
     let records = note_start(&mut boot);
     *known = Some(boot.clone());
     let (_, device) = root?;
@@ -174,9 +176,9 @@ fn start(known: &mut Option<Boot>) -> Result<Infallible, StageError> {
     leave_word(&boot)?;
     log::info(&format!(
         "starting slot {} (version {}) from `{}`",
-        boot.slot,
+        boot.chosen,
         boot.version,
-        boot.root_partition.as_deref().unwrap_or_default()
+        boot.slot.root_label()
     ));
     switch_root(boot.mode)
 }
@@ -254,12 +256,12 @@ fn record(disk: &Disk, event: Event) -> Vec<Record> {
 
 /// Writes *started* into the black box; returns everything in it.
 fn note_start(boot: &mut Boot) -> Vec<Record> {
-    let Some(mut blackbox) = black_box(&boot.disk) else { return Vec::new() };
+    let Some(mut blackbox) = black_box(&boot.partitions) else { return Vec::new() };
     let before = blackbox.records().unwrap_or_default();
     boot.cause = kernel::cause(Path::new("/sys")).map(str::to_owned).or_else(|| ordered(&before));
     let started = Event::Started {
-        slot: boot.slot,
-        entry: boot.entry.clone().unwrap_or_default(),
+        slot: boot.chosen,
+        entry: boot.entry.clone(),
         version: boot.version.clone(),
         cause: boot.cause.clone(),
     };
@@ -279,13 +281,13 @@ fn ordered(records: &[Record]) -> Option<String> {
 }
 
 fn stop_if_never_confirmed(boot: &Boot, records: &[Record]) -> Result<(), StageError> {
-    let starts = arboot::unconfirmed_starts(records, boot.slot);
+    let starts = arboot::unconfirmed_starts(records, boot.chosen);
     // This start is in the count and has not failed yet.
     let before = starts.saturating_sub(1);
-    if boot.mode != Mode::Normal || boot.slot == Slot::Recovery || before < PATIENCE {
+    if boot.mode != Mode::Normal || boot.chosen == Slot::Recovery || before < PATIENCE {
         return Ok(());
     }
-    let other = with_esp(&boot.disk, |entries| entries.has_other(boot.slot));
+    let other = with_esp(&boot.partitions, |entries| entries.has_other(boot.chosen));
     match other {
         Ok(Some(Slot::Recovery)) if before < LONG_PATIENCE => Ok(()),
         Ok(Some(_)) => Err(StageError::Unconfirmed(before)),
@@ -326,13 +328,13 @@ fn with_esp<T>(
 
 /// Exhausts the own entry if the boot loader would start another slot then; says which.
 fn exhaust(boot: &Boot) -> Result<Option<Slot>, EspError> {
-    if boot.entry.is_none() {
+    if boot.entry.is_empty() {
         return Ok(None);
     }
-    with_esp(&boot.disk, |entries| {
-        let other = entries.has_other(boot.slot)?;
+    with_esp(&boot.partitions, |entries| {
+        let other = entries.has_other(boot.chosen)?;
         if other.is_some() {
-            entries.mark_bad(boot.slot)?;
+            entries.mark_bad(boot.chosen)?;
         }
         Ok(other)
     })
@@ -357,7 +359,7 @@ fn prepare_etc(boot: &Boot) -> Result<(), StageError> {
     );
     kernel::mount_at("etc", "overlay", &etc, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, &options)
         .map_err(|err| StageError::Mount("the layer over `/etc`".into(), err))?;
-    match black_box(&boot.disk).map(|mut blackbox| blackbox.machine_id()) {
+    match black_box(&boot.partitions).map(|mut blackbox| blackbox.machine_id()) {
         Some(Ok(id)) => {
             let path = etc.join("machine-id");
             fs::write(&path, format!("{id}\n")).map_err(|err| StageError::Prepare(path, err))?;
