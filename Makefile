@@ -7,14 +7,24 @@ SDK := appliance/arsrv/sdk
 PYTHON = $$(scripts/python-env.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-sdk check format lint docs bench fuzz dist
+# What `make qemu` starts: BOXES=3 MEMORY=256 DISK=8 IMAGE=disk.img TPM=1 NEW=1
+BOXES ?= 1
+MEMORY ?= 512
+DISK ?= 8
+
+.PHONY: help run qemu test test-rust test-sdk test-image image-figures check format lint docs bench fuzz dist
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## run the whole node here (no root); ARGS="--help" shows what it takes
 	@scripts/setup.sh run
 	@ARINT_PYTHON=$(PYTHON) && export ARINT_PYTHON && cargo build --quiet --package arint && exec "$(CARGO_TARGET_DIR)/debug/arint" dev $(ARGS)
+
+qemu: ## boot the bench image here (no root); BOXES=3 puts several on one LAN, MEMORY=, DISK=, IMAGE=, TPM=1, NEW=1
+	@scripts/setup.sh image-test
+	@exec "$$(scripts/python-env.sh)" tests/image/qemu.py --boxes $(BOXES) --memory $(MEMORY) --disk $(DISK) \
+	  $(if $(IMAGE),--image $(IMAGE)) $(if $(TPM),--tpm) $(if $(NEW),--new)
 
 test: test-rust test-sdk ## run all tests
 
@@ -25,6 +35,14 @@ test-rust:
 test-sdk:
 	@scripts/setup.sh test
 	@cd $(SDK) && PYTHONPATH=src "$$(../../../scripts/python-env.sh)" -m pytest -q tests
+
+test-image: ## boot, update, break and cut the power of the bench image in QEMU; ONLY="-k name" for one
+	@scripts/setup.sh image-test
+	@"$$(scripts/python-env.sh)" tests/image/run.py $(ONLY)
+
+image-figures: ## the bench image beside a plain Debian in the same QEMU
+	@scripts/setup.sh image-test
+	@"$$(scripts/python-env.sh)" tests/image/figures.py
 
 check: format lint test docs ## everything CI looks at: format, lints, tests, documentation
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the targets of the Makefile need, as far as it is missing.
-# Usage: setup.sh run|test|bench|check
+# Usage: setup.sh run|test|bench|check|image-test
 set -eu
 
 # command or file that shows it is there, Debian package
@@ -24,6 +24,23 @@ ip iproute2
 /usr/lib/python3/dist-packages/redis python3-redis
 LIST
         ;;
+    # QEMU and what looks at disks from outside; `image-test` is the suite of the image.
+    image-test) wanted run; cat <<'LIST'
+qemu-system-x86_64 qemu-system-x86
+qemu-img qemu-utils
+/usr/share/OVMF/OVMF_CODE_4M.fd ovmf
+swtpm swtpm
+mcopy mtools
+mmdebstrap mmdebstrap
+mkfs.ext4 e2fsprogs
+mkfs.vfat dosfstools
+sfdisk fdisk
+zstd zstd
+openssl openssl
+ip iproute2
+sbsign sbsigntool
+LIST
+        ;;
     bench) wanted test; cat <<'LIST'
 wrk wrk
 npm npm
@@ -33,7 +50,7 @@ LIST
 shellcheck shellcheck
 LIST
         ;;
-    *) echo "usage: setup.sh run|test|bench|check" >&2; exit 2 ;;
+    *) echo "usage: setup.sh run|test|bench|check|image-test" >&2; exit 2 ;;
     esac
 }
 

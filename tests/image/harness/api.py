@@ -107,6 +107,9 @@ class Api:
     def call(self, method: str, path: str, body: object = None, **more: Any) -> Any:
         """One call that has to succeed; gives its JSON."""
         answer = self.request(method, path, body, **more)
+        if answer.status in (502, 503, 504):
+            # A unit behind the door is not there yet, which `wait_for` takes as "not yet".
+            raise ConnectionError(f"{method} {path} gave {answer.status}: {answer.body.decode(errors='replace')}")
         if answer.status >= 300:
             raise ApiError(f"{method} {path}", answer.status, answer.body.decode(errors="replace"))
         return answer.json() if answer.body else None

@@ -9,7 +9,6 @@ Only software emulation is used, so that results do not depend on the machine th
 import atexit
 import ctypes
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +23,8 @@ from harness.waiting import Impatient, patience, wait_for
 
 #: Where a box under software emulation has to be after a cold start.
 BOOT_SECONDS = 240
+#: The name of a kept moment inside the disk's file.
+SNAPSHOT = "moment"
 _running: set["Box"] = set()
 
 
@@ -74,12 +75,13 @@ class Box:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.disk = self.folder / "disk.qcow2"
-        self.variables = self.folder / "vars.fd"
+        self.variables = self.folder / "vars.qcow2"
         self.serial_log = self.folder / "serial.log"
         self.api = Api("127.0.0.1", free_port(), free_port())
         self._sockets: list[socket.socket] = []
         self._tpm: subprocess.Popen[bytes] | None = None
         self._qmp: Qmp | None = None
+        self._wake = False
         #: Where the serial log of the present start begins.
         self.mark = 0
 
@@ -92,18 +94,20 @@ class Box:
             run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", self.image.resolve(), "-F", kind,
                  self.disk, f"{self.disk_gib}G"])
         if not self.variables.exists():
-            shutil.copyfile(self.secure_vars or firmware(secure=False)[1], self.variables)
+            # In this format, so that a snapshot of the running box has them too.
+            run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", self.secure_vars or firmware(secure=False)[1],
+                 self.variables])
 
     def command(self) -> list[str]:
         """The command line of QEMU."""
         code, _ = firmware(secure=self.secure_vars is not None)
         words = [
             tool("qemu-system-x86_64"), "-name", self.name, "-nodefaults", "-display", "none",
-            "-machine", "q35,smm=on,hpet=off" if self.secure_vars else "q35,hpet=off",
+            "-machine", "q35,smm=on" if self.secure_vars else "q35",
             "-accel", "tcg,thread=multi", "-cpu", "max",
             "-smp", str(self.cpus), "-m", str(self.memory),
             "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}",
-            "-drive", f"if=pflash,unit=1,format=raw,file={self.variables}",
+            "-drive", f"if=pflash,unit=1,format=qcow2,file={self.variables}",
             "-chardev", f"socket,id=serial,path={self.folder}/serial.sock,server=on,wait=off,"
                         f"logfile={self.serial_log},logappend=on",
             "-serial", "chardev:serial",
@@ -139,7 +143,7 @@ class Box:
         if self.tpm:
             words += ["-chardev", f"socket,id=tpm,path={self.folder}/tpm.sock",
                       "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm0"]
-        return words + self.more
+        return words + (["-loadvm", SNAPSHOT] if self._wake else []) + self.more
 
     def _mac(self, number: int) -> str:
         tail = sum(self.name.encode()) * 131 + len(self.name)
@@ -228,6 +232,43 @@ class Box:
         """Pulls the plug and switches on again."""
         self.power_cut()
         self.start()
+
+    # -- moments
+
+    def keep_moment(self) -> None:
+        """Keeps the running box, memory and disk, in its folder, and switches it off without its noticing."""
+        said = self.qmp.call("human-monitor-command", **{"command-line": f"savevm {SNAPSHOT}"})
+        if said:
+            raise RuntimeError(f"QEMU cannot keep the moment: {said}")
+        self.qmp.call("quit")
+        assert self.process is not None
+        self.process.wait()
+        self._ended()
+
+    def wake(self, kept: "Box") -> None:
+        """Goes on where `kept` was kept, with a disk of its own; a second instead of a boot."""
+        for name in ("disk.qcow2", "vars.qcow2"):
+            run(["cp", "--sparse=always", kept.folder / name, self.folder / name])
+        self.api.token, self.api.pinned = kept.api.token, kept.api.pinned
+        self._wake = True
+        try:
+            self.start()
+        finally:
+            self._wake = False
+
+    # -- the disk of a box that is off
+
+    def read_disk(self, target: Path) -> Path:
+        """A raw copy of the whole disk."""
+        run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", self.disk, target])
+        return target
+
+    def patch_disk(self, offset: int, data: bytes) -> None:
+        """Changes bytes on the disk, at a multiple of 512."""
+        assert not self.is_on()
+        piece = self.folder / "patch.bin"
+        piece.write_bytes(data)
+        run(["qemu-io", "-f", "qcow2", "-c", f"write -s {piece} {offset} {len(data)}", self.disk])
 
     # -- looking at it
 

@@ -90,8 +90,8 @@ class Replay:
         self.entries, self.work, self._base = entries, work, base
         self._done = 0
         self._pending: list[int] = []
-        #: Counts the writes to each range, so that costly checks are made again only where something changed.
-        self.version = 0
+        self._applied: list[tuple[int, int]] = []
+        self._writers: dict[tuple[int, int], list[int]] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -134,13 +134,29 @@ class Replay:
                 undo.append((offset, file.read(len(data)).ljust(len(data), b"\0")))
                 file.seek(offset)
                 file.write(data)
+        self._applied = [(offset, len(data)) for offset, data in pieces]
         try:
             yield self.work
         finally:
+            self._applied = []
             with self.work.open("r+b") as file:
                 for offset, data in reversed(undo):
                     file.seek(offset)
                     file.write(data)
+
+    def state_of(self, offset: int, length: int) -> object:
+        """Stands for what is in a range at present: the same answer means the same contents."""
+        def inside(at: int, size: int) -> bool:
+            return at < offset + length and offset < at + size
+
+        if (offset, length) not in self._writers:
+            self._writers[(offset, length)] = [
+                number for number, entry in enumerate(self.entries)
+                if entry.length and inside(entry.offset, entry.length)]
+        pending = set(self._pending)
+        durable = tuple(number for number in self._writers[(offset, length)]
+                        if number < self._done and number not in pending)
+        return len(durable), durable[-1:], tuple(piece for piece in self._applied if inside(*piece))
 
     def flushes(self) -> list[int]:
         """The points right after each flush."""

@@ -13,7 +13,6 @@ PACKAGES = {
     "veritysetup": "cryptsetup-bin",
     "mkfs.vfat": "dosfstools",
     "mkfs.ext4": "e2fsprogs",
-    "mkfs.xfs": "xfsprogs",
     "mmdebstrap": "mmdebstrap",
     "sfdisk": "fdisk",
     "zstd": "zstd",

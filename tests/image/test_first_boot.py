@@ -1,0 +1,202 @@
+"""One factory-fresh box, from its first start to normal life, without internet: many looks at few starts.
+
+The tests of this file share a box and go on from each other, as a day with a new box does.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import CHANNEL, SERVICE, wait_confirmed
+from harness import images, mdns, scan
+from harness.api import PASSWORD, Api, ApiError
+from harness.box import Box
+from harness.journal import complaints
+from harness.lan import Lan, Station
+from harness.waiting import wait_for
+
+#: What a box listens on for everybody (docs/testing-image.md).
+PORTS = [8183, 11223]
+UNITS = {"arclst.service", "arsrv.service", "arldb.service", "arwadm.service", "aros.service"}
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path, image_a: images.Image, request: pytest.FixtureRequest) -> Iterator[tuple[Box, Station]]:
+    """The box, switched on for the first time, and somebody else on its LAN."""
+    lan = Lan(folder / "first" / "lan")
+    station = Station(lan, "station")
+    box = Box("first", image_a.disk, folder / "first" / "box", lan=lan.port("first"))
+    box.start()
+    yield box, station
+    box.power_cut()
+    station.close()
+    lan.close()
+
+
+def link_local(box: Box) -> str:
+    """The IPv4 link-local address on the LAN, where nobody hands out any."""
+
+    def look() -> str | None:
+        for link in box.api.get("/v1/system/network")["links"]:
+            for address in link["addresses"]:
+                if address.startswith("169.254."):
+                    return str(address.split("/")[0])
+        return None
+
+    return wait_for(f"`{box.name}` has a link-local address", look, 60)
+
+
+def test_it_answers_over_https_after_its_first_start_without_internet(first):
+    box, _ = first
+    seconds = box.wait_answering()
+    print(f"first start to first answer: {seconds:.1f} s")
+    info = box.api.get("/v1/claim")
+    assert info["claimed"] is False
+    assert info["fingerprint"] == box.api.pinned
+
+
+def test_it_is_claimed_once_with_the_code_on_its_serial_console(first):
+    box, _ = first
+    code = box.code()
+    for wrong in ("", "AAAA-AAAA"):
+        refused = box.api.request("POST", "/v1/claim", {"code": wrong, "user": "mallory", "password": PASSWORD})
+        assert refused.status in (400, 401, 403), refused.body
+    box.api.claim(code)
+    again = Api(box.api.host, box.api.port, box.api.channel_port)
+    with pytest.raises(ApiError) as err:
+        again.claim(code)
+    assert err.value.status in (403, 409)
+    assert again.get("/v1/claim")["claimed"] is True
+
+
+def test_every_unit_is_active_and_none_failed(first):
+    box, _ = first
+    units = wait_for("every unit runs", lambda: all_active(box), 120)
+    assert UNITS <= set(units)
+    status = box.api.get("/v1/system/status")
+    assert status["failed_units"] == []
+    assert status["version"] == images.VERSION_A
+    assert status["boot"]["slot"] == "a"
+    assert status["secure_boot"] is False and status["encrypted"] is False
+
+
+def all_active(box: Box) -> dict[str, str] | None:
+    """The states of our units, once all are active."""
+    units = {unit["name"]: unit["active"] for unit in box.api.get("/v1/system/units")}
+    ours = {name: units.get(name) for name in UNITS}
+    return units if all(state == "active" for state in ours.values()) else None
+
+
+def test_its_name_comes_from_its_own_key(first):
+    box, _ = first
+    status = box.api.get("/v1/system/status")
+    assert re.fullmatch(r"arint-[0-9a-z]{4,12}", status["hostname"]), status["hostname"]
+    assert re.fullmatch(r"[0-9a-f]{64}", status["fingerprint"])
+
+
+def test_a_service_is_deployed_and_its_channel_answers(first):
+    box, _ = first
+    box.api.deploy("image_echo.py", SERVICE)
+    box.api.put("Channel", "image-echo", CHANNEL)
+    answer = box.api.channel("/image/echo", json.dumps({"n": 1}).encode())
+    assert answer.status == 200, answer.body
+    assert answer.json()["echo"] == {"n": 1}
+
+
+def test_it_is_found_by_name_and_by_service_where_nobody_hands_out_addresses(first):
+    box, station = first
+    name = box.api.get("/v1/system/status")["hostname"]
+    address = link_local(box)
+    assert mdns.boxes(station) == {name}
+    assert mdns.addresses(station, name) == {address}
+    status, text = scan.https_get(station, address, "/v1/claim")
+    assert status == 200 and json.loads(text)["node"]
+
+
+def test_only_the_documented_ports_are_open_to_the_lan(first):
+    box, station = first
+    assert scan.tcp_ports(station, link_local(box)) == PORTS
+
+
+def test_the_slot_is_confirmed_by_function_and_the_black_box_says_so(first):
+    box, _ = first
+    wait_confirmed(box)
+    probes = {probe["name"]: probe for probe in box.api.get("/v1/system/probes")}
+    assert {"units", "store", "channel"} <= set(probes)
+    assert all(probe["passed"] for probe in probes.values()), probes
+    view = box.api.get("/v1/system/blackbox")
+    assert view["why"] is None
+    events = [entry["event"] for entry in view["entries"]]
+    assert "started" in events and "confirmed" in events
+    assert events.index("confirmed") < events.index("started"), "newest first"
+
+
+def test_the_journal_is_clean_and_systemd_found_no_ordering_cycle(first):
+    box, _ = first
+    lines = box.api.journal(lines=20000, priority=7)
+    assert len(lines) > 100
+    assert complaints(lines) == []
+    assert complaints([{"priority": 6, "unit": "serial", "message": line} for line in box.serial().splitlines()]) == []
+
+
+def test_nothing_is_writable_but_state_data_and_memory(first):
+    box, _ = first
+    session = box.api.call("POST", "/v1/system/support", {"minutes": 10})
+    box.mark_serial()
+    box.type("\n")
+    box.wait_serial("login:", 60)
+    box.type(f"{session['user']}\n")
+    box.wait_serial("assword:", 60)
+    box.type(f"{session['password']}\n")
+    wait_for("the support session's prompt", lambda: box.serial().rstrip()[-1:] in ("$", "#", ">"), 60)
+    box.mark_serial()
+    box.type("stty -echo; cat /proc/self/mountinfo; echo END-OF-LIST\n")
+    box.wait_serial("END-OF-LIST\r\n", 60)
+    writable = {}
+    for line in box.serial().splitlines():
+        match = re.match(r"^\d+ \d+ \S+ \S+ (\S+) (\S+) .*- (\S+) (\S+) (\S+)", line)
+        if match and "rw" in match[2].split(",") and "rw" in match[5].split(","):
+            writable[match[1]] = match[3]
+    box.type("exit\n")
+    assert writable, box.serial()
+    memory = {"tmpfs", "proc", "sysfs", "devtmpfs", "devpts", "cgroup2", "mqueue", "hugetlbfs", "debugfs", "tracefs",
+              "securityfs", "pstore", "bpf", "configfs", "fusectl", "ramfs", "binfmt_misc", "autofs", "efivarfs",
+              "overlay"}
+    on_disk = {where: kind for where, kind in writable.items() if kind not in memory}
+    # Bind mounts show the file system they come from.
+    assert {kind for where, kind in on_disk.items() if where != "/efi"} == {"xfs"}, on_disk
+    outside = [where for where in on_disk if not re.match(r"^/(var|data|efi)(/|$)", where)]
+    assert outside == [], on_disk
+
+
+def test_a_power_cut_loses_nothing_that_was_acknowledged(first):
+    box, _ = first
+    before = box.api.get("/v1/system/status")
+    for number in range(20):
+        box.api.put("Channel", f"kept-{number}", {**CHANNEL, "url_path": f"/kept/{number}"})
+    box.restart()
+    seconds = box.wait_answering()
+    print(f"second start to first answer: {seconds:.1f} s")
+    for number in range(20):
+        assert box.api.get(f"/v1/objects/Channel/kept-{number}")["name"] == f"kept-{number}"
+    after = box.api.get("/v1/system/status")
+    assert (after["hostname"], after["fingerprint"]) == (before["hostname"], before["fingerprint"])
+    assert after["boot"]["confirmed"] is True or wait_confirmed(box) is None
+    assert wait_for("the channel answers", lambda: box.api.channel("/kept/7", b"{}").status == 200, 60)
+
+
+def test_a_claimed_box_shows_no_code_any_more(first):
+    box, _ = first
+    from harness.api import CODE
+
+    assert CODE.findall(box.serial()) == []
+
+
+def test_it_switches_itself_off_in_an_orderly_way(first):
+    box, _ = first
+    box.api.call("POST", "/v1/system/power", {"action": "power_off"})
+    box.wait_off(120)
+    assert "Failed unmounting" not in box.serial()
