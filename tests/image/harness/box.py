@@ -104,7 +104,8 @@ class Box:
         words = [
             tool("qemu-system-x86_64"), "-name", self.name, "-nodefaults", "-display", "none",
             "-machine", "q35,smm=on" if self.secure_vars else "q35",
-            "-accel", "tcg,thread=multi", "-cpu", "max",
+            # Without cmpxchg16b: QEMU 7.2's emulation of it breaks Linux 6.12 early in one start of two.
+            "-accel", "tcg,thread=multi", "-cpu", "max,-cx16",
             "-smp", str(self.cpus), "-m", str(self.memory),
             "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}",
             "-drive", f"if=pflash,unit=1,format=qcow2,file={self.variables}",
