@@ -93,7 +93,7 @@ def all_active(box: Box) -> dict[str, str] | None:
 def test_its_name_comes_from_its_own_key(first):
     box, _ = first
     status = box.api.get("/v1/system/status")
-    assert re.fullmatch(r"arint-[0-9a-z]{4,12}", status["hostname"]), status["hostname"]
+    assert re.fullmatch(r"arsrv-[0-9a-z]{8}", status["hostname"]), status["hostname"]
     assert re.fullmatch(r"[0-9a-f]{64}", status["fingerprint"])
 
 
