@@ -15,6 +15,12 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where uploads and support bundles go.  Default `/data/aros`.
     pub data_dir: PathBuf,
+    /// How long a changed network is tried before it rolls back, seconds, 1 to 3600.  Default 60.
+    pub network_trial_s: u64,
+    /// The terminals of the box's own screens; default: those of the board.
+    pub consoles: Option<Vec<PathBuf>>,
+    /// The port of the console that the screens show.  Default 8183.
+    pub console_port: u16,
 }
 
 impl Default for Config {
@@ -23,6 +29,9 @@ impl Default for Config {
             runtime_dir: PathBuf::from("/run/arint"),
             state_dir: PathBuf::from("/var/lib/arint/aros"),
             data_dir: PathBuf::from("/data/aros"),
+            network_trial_s: 60,
+            consoles: None,
+            console_port: 8183,
         }
     }
 }
@@ -30,6 +39,14 @@ impl Default for Config {
 impl Config {
     /// Reads `aros.toml` of a folder; a missing file means the defaults.
     pub fn load(dir: &Path) -> Result<Self, ConfigError> {
-        arbase::config::load(dir, "aros", |_| Ok(()))
+        arbase::config::load(dir, "aros", |config: &Self| {
+            if !(1..=3600).contains(&config.network_trial_s) {
+                return Err((
+                    "network_trial_s",
+                    format!("{} is not 1 to 3600", config.network_trial_s),
+                ));
+            }
+            Ok(())
+        })
     }
 }

@@ -20,6 +20,9 @@ pub enum StartError {
     /// The system bus.
     #[error("cannot reach the system bus")]
     Bus(#[source] zbus::Error),
+    /// The box's key.
+    #[error("cannot make the box's identity")]
+    Identity(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// What both halves share.
@@ -27,6 +30,7 @@ pub enum StartError {
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) bus: zbus::Connection,
+    pub(crate) system: system::State,
 }
 
 /// The unit, listening.
@@ -42,7 +46,9 @@ impl Server {
         let bus = zbus::Connection::system().await.map_err(StartError::Bus)?;
         let control =
             arbase::http::listen_unix(&config.runtime_dir.join("aros.sock"), SOCKET_MODE)?;
-        Ok(Self { app: Arc::new(App { config, bus }), control })
+        let system =
+            system::State::open(&config).map_err(|err| StartError::Identity(err.into()))?;
+        Ok(Self { app: Arc::new(App { config, bus, system }), control })
     }
 
     /// Serves until told to stop.
@@ -51,6 +57,9 @@ impl Server {
             .merge(updates::router())
             .with_state(Arc::clone(&self.app))
             .merge(arbase::logging::router());
-        arbase::http::serve_unix(router, self.control, stop).await;
+        tokio::join!(
+            system::run(self.app, stop.clone()),
+            arbase::http::serve_unix(router, self.control, stop),
+        );
     }
 }

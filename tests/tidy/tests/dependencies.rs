@@ -17,7 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("arldb", &["arapi", "arbase", "arproxy"]),
     ("arboot", &[]),
     ("arinit", &["arboot"]),
-    ("aros", &["arapi", "arbase", "arboot"]),
+    ("aros", &["arapi", "arbase", "arboot", "arstore"]),
     ("arsrv", &["arapi", "arbase"]),
     ("arwadm", &["arapi", "arbase", "arstore"]),
     ("arctl", &["arapi"]),

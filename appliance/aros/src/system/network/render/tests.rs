@@ -1,0 +1,258 @@
+//! Golden texts: what networkd reads for what an admin wrote.
+
+use arapi::names::Kind;
+use arapi::objects::Spec;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn spec(interfaces: Value) -> NetworkSpec {
+    match Spec::parse(Kind::Network, "default", json!({"interfaces": interfaces})).unwrap() {
+        Spec::Network(spec) => spec,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn check(interfaces: Value, expected: &[(&str, &str)]) {
+    let files = render(&spec(interfaces));
+    let texts: Vec<(&str, &str)> = files
+        .iter()
+        .map(|file| (file.name.as_str(), file.text.strip_prefix(HEAD).unwrap().trim_start()))
+        .collect();
+    assert_eq!(texts, expected);
+}
+
+#[test]
+fn without_an_object_the_image_s_own_file_counts() {
+    assert_eq!(render(&NetworkSpec::default()), []);
+}
+
+#[test]
+fn a_static_interface_has_its_addresses_gateways_and_names() {
+    check(
+        json!([{
+            "name": "end0",
+            "addresses": ["192.0.2.10/24", "2001:db8::10/64"],
+            "gateways": ["192.0.2.1", "fe80::1"],
+            "dns": ["192.0.2.53", "2001:db8::53"],
+            "search": ["example.org", "plant.example"],
+            "mtu": 9000,
+            "accept_ra": false,
+        }]),
+        &[(
+            "10-arint-end0.network",
+            "[Match]
+Name=end0
+
+[Link]
+RequiredForOnline=no
+MTUBytes=9000
+
+[Network]
+DHCP=no
+IPv6AcceptRA=no
+LinkLocalAddressing=ipv6
+MulticastDNS=yes
+Address=192.0.2.10/24
+Address=2001:db8::10/64
+DNS=192.0.2.53
+DNS=2001:db8::53
+Domains=example.org plant.example
+
+[Route]
+Gateway=192.0.2.1
+
+[Route]
+Gateway=fe80::1
+GatewayOnLink=yes
+",
+        )],
+    );
+}
+
+#[test]
+fn an_interface_with_dhcp_falls_back_to_a_link_local_address() {
+    check(
+        json!([{"name": "en*", "dns": ["192.0.2.53"]}]),
+        &[(
+            "10-arint-~en+.network",
+            "[Match]
+Name=en*
+Kind=!*
+
+[Link]
+RequiredForOnline=no
+
+[Network]
+DHCP=yes
+IPv6AcceptRA=yes
+LinkLocalAddressing=yes
+MulticastDNS=yes
+DNS=192.0.2.53
+
+[DHCPv4]
+UseDomains=yes
+UseHostname=no
+ClientIdentifier=mac
+UseDNS=no
+",
+        )],
+    );
+}
+
+#[test]
+fn a_vlan_is_made_and_its_parent_carries_it() {
+    check(
+        json!([{"name": "office", "kind": {"vlan": {"parent": "end0", "id": 20}}, "addresses": ["192.0.2.10/24"]}]),
+        &[
+            (
+                "10-arint-end0.network",
+                "[Match]
+Name=end0
+
+[Link]
+RequiredForOnline=no
+
+[Network]
+DHCP=yes
+IPv6AcceptRA=yes
+LinkLocalAddressing=yes
+MulticastDNS=yes
+VLAN=office
+
+[DHCPv4]
+UseDomains=yes
+UseHostname=no
+ClientIdentifier=mac
+",
+            ),
+            (
+                "10-arint-office.netdev",
+                "[NetDev]
+Name=office
+Kind=vlan
+
+[VLAN]
+Id=20
+",
+            ),
+            (
+                "10-arint-office.network",
+                "[Match]
+Name=office
+
+[Link]
+RequiredForOnline=no
+
+[Network]
+DHCP=no
+IPv6AcceptRA=yes
+LinkLocalAddressing=ipv6
+MulticastDNS=yes
+Address=192.0.2.10/24
+",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_bond_takes_its_members_in_and_they_have_no_addresses() {
+    check(
+        json!([{"name": "bond0", "kind": {"bond": {"mode": "802.3ad", "members": ["end0", "end1"]}}, "addresses": ["192.0.2.10/24"]}]),
+        &[
+            (
+                "10-arint-bond0.netdev",
+                "[NetDev]
+Name=bond0
+Kind=bond
+
+[Bond]
+Mode=802.3ad
+MIIMonitorSec=100ms
+TransmitHashPolicy=layer3+4
+",
+            ),
+            (
+                "10-arint-bond0.network",
+                "[Match]
+Name=bond0
+
+[Link]
+RequiredForOnline=no
+
+[Network]
+DHCP=no
+IPv6AcceptRA=yes
+LinkLocalAddressing=ipv6
+MulticastDNS=yes
+Address=192.0.2.10/24
+",
+            ),
+            (
+                "10-arint-end0.network",
+                "[Match]
+Name=end0
+
+[Link]
+RequiredForOnline=no
+
+[Network]
+Bond=bond0
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+",
+            ),
+            (
+                "10-arint-end1.network",
+                "[Match]
+Name=end1
+
+[Link]
+RequiredForOnline=no
+
+[Network]
+Bond=bond0
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_wireless_network_goes_to_wpa_supplicant_with_its_name_in_hexadecimal() {
+    let spec = spec(
+        json!([{"name": "wlan0", "kind": {"wifi": {"ssid": "Werk \"2\"", "passphrase": {"secret": "s"}}}}]),
+    );
+    assert_eq!(wifi(&spec), Some(("wlan0", "Werk \"2\"")));
+    assert_eq!(
+        wpa_supplicant("Werk \"2\"", "pass\"phrase"),
+        "# Made by aros from the Network object; changes here are lost.
+ctrl_interface=/run/wpa_supplicant
+update_config=0
+
+network={
+\tssid=5765726b20223222
+\tscan_ssid=1
+\tkey_mgmt=WPA-PSK SAE
+\tieee80211w=1
+\tpsk=\"pass\"phrase\"
+}
+"
+    );
+}
+
+#[test]
+fn only_hardware_that_is_named_in_full_can_be_missing() {
+    let spec = spec(json!([
+        {"name": "en*"},
+        {"name": "end0"},
+        {"name": "bond0", "kind": {"bond": {"mode": "active-backup", "members": ["end1", "end2"]}}},
+        {"name": "v1", "kind": {"vlan": {"parent": "bond0", "id": 1}}},
+        {"name": "v2", "kind": {"vlan": {"parent": "end0", "id": 2}}},
+    ]));
+    assert_eq!(hardware(&spec), ["end0", "end1", "end2"]);
+}

@@ -1,0 +1,164 @@
+//! The object `System`: host name, time zone, NTP servers.  Applied at once, and kept for the next start.
+//!
+//! A setting that cannot be applied is a problem of the box's status; the others are applied all the same.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use arapi::objects::SystemSpec;
+use arbase::Chain;
+use arstore::file;
+
+use super::bus;
+use crate::server::App;
+
+/// The file of what was applied last, in the folder of the state.
+const FILE: &str = "system.json";
+/// Our part of timesyncd's config; in memory, so that each start renders it anew.
+const TIMESYNCD: &str = "/run/systemd/timesyncd.conf.d/50-arint.conf";
+/// Where the time zones lie.
+const ZONES: &str = "/usr/share/zoneinfo";
+
+/// What is set, and what of it does not work.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    file: PathBuf,
+    spec: Mutex<SystemSpec>,
+    problems: Mutex<Vec<String>>,
+}
+
+impl Settings {
+    /// Reads what was set last.
+    pub(crate) fn open(state_dir: &Path) -> Self {
+        let path = state_dir.join(FILE);
+        let spec = match file::read(&path) {
+            Ok(Some(bytes)) => serde_json::from_slice(&bytes).unwrap_or_else(|err| {
+                log::error!(path:% = path.display(), error:% = err; "name and time settings cannot be read");
+                SystemSpec::default()
+            }),
+            Ok(None) => SystemSpec::default(),
+            Err(err) => {
+                log::error!(error:% = Chain(&err); "name and time settings cannot be read");
+                SystemSpec::default()
+            }
+        };
+        Self { file: path, spec: Mutex::new(spec), problems: Mutex::default() }
+    }
+
+    /// What of it does not work, one sentence each.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn spec(&self) -> SystemSpec {
+        self.spec.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes in what the store says now.
+    pub(crate) async fn see(&self, app: &App, wanted: SystemSpec) {
+        if wanted == self.spec() {
+            return;
+        }
+        let bytes = serde_json::to_vec_pretty(&wanted).unwrap_or_default();
+        if let Err(err) = file::write_private(&self.file, &bytes) {
+            log::error!(error:% = Chain(&err); "name and time settings cannot be kept");
+        }
+        *self.spec.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+        log::info!("name and time settings change");
+        self.apply(app).await;
+    }
+
+    /// Makes it take effect.
+    pub(crate) async fn apply(&self, app: &App) {
+        let spec = self.spec();
+        let default = app.system.identity.default_hostname();
+        let mut problems = Vec::new();
+        if let Err(err) = set_hostname(app, spec.hostname.as_deref().unwrap_or(&default)).await {
+            log::error!(error:% = Chain(&err); "host name cannot be set");
+            problems.push("the host name cannot be set; the log has the cause".to_owned());
+        }
+        problems.extend(set_timezone(app, spec.timezone.as_deref().unwrap_or("UTC")).await.err());
+        problems.extend(set_ntp(app, &spec.ntp).await.err());
+        *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+        app.system.changed.notify_waiters();
+    }
+}
+
+async fn set_hostname(app: &App, name: &str) -> Result<(), bus::CallError> {
+    bus::within("set the host name", "org.freedesktop.hostname1", async {
+        let service = bus::hostname(&app.bus).await?;
+        service.set_static_hostname(name, false).await?;
+        service.set_hostname(name, false).await
+    })
+    .await
+}
+
+async fn set_timezone(app: &App, zone: &str) -> Result<(), String> {
+    // `UTC` is what a box without the database has.
+    if zone != "UTC" && !Path::new(ZONES).join(zone).is_file() {
+        return Err(format!(
+            "time zone `{zone}` is not in this image's database; the clock shows the one before"
+        ));
+    }
+    let set = bus::within("set the time zone", "org.freedesktop.timedate1", async {
+        let service = bus::timedate(&app.bus).await?;
+        if service.timezone().await.is_ok_and(|now| now == zone) {
+            return Ok(());
+        }
+        service.set_timezone(zone, false).await
+    });
+    set.await.map_err(|err| {
+        log::error!(name = zone, error:% = Chain(&err); "time zone cannot be set");
+        format!("time zone `{zone}` cannot be set; the log has the cause")
+    })
+}
+
+/// The part of timesyncd's config that a spec asks for; none where it asks for nothing.
+fn timesyncd_conf(ntp: &[String]) -> Option<String> {
+    let servers = ntp.join(" ");
+    (!ntp.is_empty()).then(|| {
+        format!(
+            "# Made by aros from the System object; changes here are lost.\n[Time]\nNTP={servers}\n"
+        )
+    })
+}
+
+async fn set_ntp(app: &App, ntp: &[String]) -> Result<(), String> {
+    let path = Path::new(TIMESYNCD);
+    let wanted = timesyncd_conf(ntp);
+    if std::fs::read_to_string(path).ok() == wanted {
+        return Ok(());
+    }
+    let written = match &wanted {
+        Some(text) => std::fs::create_dir_all(path.parent().unwrap_or(path))
+            .and_then(|()| std::fs::write(path, text)),
+        None => std::fs::remove_file(path),
+    };
+    let failed = |err: &dyn std::error::Error| {
+        log::error!(error:% = err; "NTP servers cannot be set");
+        "the NTP servers cannot be set; the log has the cause".to_owned()
+    };
+    written.map_err(|err| failed(&err))?;
+    let restarted =
+        bus::within("restart the time synchronisation", "org.freedesktop.systemd1", async {
+            bus::systemd(&app.bus)
+                .await?
+                .try_restart_unit("systemd-timesyncd.service", "replace")
+                .await
+        });
+    restarted.await.map(|_| ()).map_err(|err| failed(&err))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ntp_servers_of_the_object_come_before_those_of_dhcp() {
+        assert_eq!(timesyncd_conf(&[]), None);
+        assert_eq!(
+            timesyncd_conf(&["192.0.2.1".to_owned(), "ntp.example".to_owned()]).unwrap(),
+            "# Made by aros from the System object; changes here are lost.\n[Time]\nNTP=192.0.2.1 ntp.example\n"
+        );
+    }
+}
