@@ -15,6 +15,7 @@ import pytest
 from conftest import CHANNEL, settle, wait_confirmed
 from harness import bundles, disk, images
 from harness.api import ApiError
+from harness.arctl import arctl
 from harness.box import Box
 from harness.ranges import Files
 from harness.updates import confirmed_in, fallen_back, install, status
@@ -47,8 +48,12 @@ def test_it_updates_to_b_and_back_to_a_and_refuses_to_go_down(box: Box, image_b:
     assert slots["a"]["version"] == images.VERSION_A
 
     # The next one goes into the slot that is free again.
+    # As an admin does it, with one command that waits for the verdict.
     last = images.image(images.VERSION_LAST)
-    assert install(box, last.bundle)[0]["state"] == "installed"
+    code, out, progress = arctl(box, "update", "install", str(last.bundle), "--wait")
+    assert code == 0, out + progress
+    assert f"runs {images.VERSION_LAST}" in out + progress, out + progress
+    assert "%" in progress + out, "progress is shown"
     again = confirmed_in(box, after, "a")
     assert again["version"] == images.VERSION_LAST
     still_works(box)
