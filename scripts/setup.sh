@@ -38,7 +38,6 @@ sfdisk fdisk
 zstd zstd
 openssl openssl
 ip iproute2
-sbsign sbsigntool
 LIST
         ;;
     bench) wanted test; cat <<'LIST'

@@ -18,11 +18,9 @@ PACKAGES = {
     "zstd": "zstd",
     "xz": "xz-utils",
     "openssl": "openssl",
-    "sbsign": "sbsigntool",
     "unshare": "util-linux",
     "nsenter": "util-linux",
     "ip": "iproute2",
-    "objcopy": "binutils",
 }
 
 OVMF = Path("/usr/share/OVMF")
