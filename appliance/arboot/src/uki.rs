@@ -130,50 +130,47 @@ fn le32(bytes: &[u8], at: usize) -> Result<u32, UkiError> {
     four.map(u32::from_le_bytes).ok_or(UkiError::NotOne("its headers are too short"))
 }
 
+/// The smallest file that passes for a unified kernel image, for tests: a command line, `filler` bytes of kernel, and a
+/// signature behind both.
+pub fn sample(cmdline: &str, filler: usize) -> Vec<u8> {
+    let (line_at, line_len) = (1024, cmdline.len().next_multiple_of(512));
+    let kernel_at = line_at + line_len;
+    let mut file = vec![0; kernel_at];
+    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
+    let mut put = |at: usize, bytes: &[u8]| {
+        if let Some(place) = file.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    };
+    put(0, b"MZ");
+    put(0x3c, &[64]);
+    put(64, b"PE\0\0");
+    put(70, &[2]);
+    put(84, &[160]);
+    put(88, &0x20b_u16.to_le_bytes());
+    put(88 + 112 + 32, &number(kernel_at + filler));
+    put(88 + 112 + 36, &number(24));
+    let sections = [
+        (b".cmdline", cmdline.len(), line_len, line_at),
+        (b".linux\0\0", filler, filler, kernel_at),
+    ];
+    for (header, (name, len, raw, at)) in (88 + 160..).step_by(SECTION_HEADER).zip(sections) {
+        put(header, name);
+        put(header + 8, &number(len));
+        put(header + 16, &number(raw));
+        put(header + 20, &number(at));
+    }
+    put(line_at, cmdline.as_bytes());
+    file.extend((0..=250).cycle().take(filler));
+    file.extend([0x5a; 24]);
+    file
+}
+
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::io::Cursor;
 
     use super::*;
-
-    /// The smallest file that passes for a unified kernel image, with a signature behind its sections.
-    pub(crate) fn sample(cmdline: &str, filler: usize) -> Vec<u8> {
-        let mut file = vec![0; 1024];
-        file[..2].copy_from_slice(b"MZ");
-        file[0x3c] = 64;
-        file[64..68].copy_from_slice(b"PE\0\0");
-        file[70] = 2;
-        file[84] = 160;
-        file[88..90].copy_from_slice(&0x20b_u16.to_le_bytes());
-        let (line_at, line_len) = (1024, cmdline.len().next_multiple_of(512));
-        let kernel_at = line_at + line_len;
-        let signature_at = kernel_at + filler;
-        put32(&mut file, 88 + 112 + 32, signature_at);
-        put32(&mut file, 88 + 112 + 36, 24);
-        let table = 88 + 160;
-        for (n, (name, len, raw, at)) in [
-            (b".cmdline", cmdline.len(), line_len, line_at),
-            (b".linux\0\0", filler, filler, kernel_at),
-        ]
-        .iter()
-        .enumerate()
-        {
-            let header = table + n * SECTION_HEADER;
-            file[header..header + 8].copy_from_slice(*name);
-            put32(&mut file, header + 8, *len);
-            put32(&mut file, header + 16, *raw);
-            put32(&mut file, header + 20, *at);
-        }
-        file.extend(cmdline.bytes());
-        file.resize(kernel_at, 0);
-        file.extend((0..filler).map(|n| u8::try_from(n % 251).unwrap()));
-        file.extend([0x5a; 24]);
-        file
-    }
-
-    fn put32(file: &mut [u8], at: usize, value: usize) {
-        file[at..at + 4].copy_from_slice(&u32::try_from(value).unwrap().to_le_bytes());
-    }
 
     #[test]
     fn the_size_of_an_image_at_the_start_of_a_partition_ends_with_its_signature() {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use arbase::{Chain, EXIT_FAILED};
 use clap::{Args, Subcommand};
 
-use crate::updates;
+use crate::{boot, updates};
 
 /// Commands of the image's own units.
 #[derive(Debug, Args)]
@@ -16,6 +16,8 @@ pub struct OsArgs {
 
 #[derive(Debug, Subcommand)]
 enum OsCommand {
+    /// Which slot is started next, as RAUC asks and tells it.
+    Boot(boot::BootArgs),
     /// Make, unlock and check `state` and `data`, before `/var` is mounted.
     Storage(updates::StorageArgs),
 }
@@ -24,6 +26,7 @@ enum OsCommand {
 pub fn main(args: &OsArgs) -> ExitCode {
     arbase::logging::install("aros", log::LevelFilter::Info);
     let ended: Result<(), Box<dyn std::error::Error>> = match &args.command {
+        OsCommand::Boot(args) => boot::main(args).map_err(Into::into),
         OsCommand::Storage(args) => updates::storage_main(args).map_err(Into::into),
     };
     match ended {

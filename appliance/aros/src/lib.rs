@@ -8,6 +8,7 @@
 
 #![warn(missing_docs)]
 
+mod boot;
 pub mod cli;
 pub mod config;
 mod server;

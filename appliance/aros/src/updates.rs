@@ -2,7 +2,7 @@
 
 mod gpt;
 mod program;
-mod started;
+pub(crate) mod started;
 mod storage;
 mod storage_main;
 

@@ -1,7 +1,7 @@
 //! Entries on a real folder.
 
 use super::*;
-use crate::uki::tests::sample;
+use crate::uki::sample;
 
 fn uki(version: &str) -> io::Cursor<Vec<u8>> {
     let mut partition = sample(&format!("arint.version={version}"), 3000);
