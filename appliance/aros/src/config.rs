@@ -1,5 +1,6 @@
 //! The config file of the operating system unit, `aros.toml`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use arbase::ConfigError;
@@ -21,6 +22,22 @@ pub struct Config {
     pub consoles: Option<Vec<PathBuf>>,
     /// The port of the console that the screens show.  Default 8183.
     pub console_port: u16,
+    /// The partition of the black box.  Default `/dev/disk/by-partlabel/blackbox`.
+    pub blackbox: PathBuf,
+    /// Where the EFI system partition is mounted.  Default `/efi`.
+    pub esp: PathBuf,
+    /// Where the first stage says how it started the box.  Default `/run/arint-boot.json`.
+    pub boot_file: PathBuf,
+    /// Where the kernel keeps its last words over a restart.  Default `/sys/fs/pstore`.
+    pub pstore: PathBuf,
+    /// The address of the balancer, which a probe asks.  Default `127.0.0.1:11223`.
+    pub channels_addr: SocketAddr,
+    /// The address of the admin API, which a probe asks.  Default `127.0.0.1:8183`.
+    pub admin_addr: SocketAddr,
+    /// Within so many seconds after start every probe has to pass, 10 to 3600.  Default 300.
+    pub confirm_limit_s: u64,
+    /// The largest update bundle that is taken, bytes.  Default 1 GiB.
+    pub max_bundle_bytes: u64,
 }
 
 impl Default for Config {
@@ -32,6 +49,14 @@ impl Default for Config {
             network_trial_s: 60,
             consoles: None,
             console_port: 8183,
+            blackbox: PathBuf::from("/dev/disk/by-partlabel/blackbox"),
+            esp: PathBuf::from("/efi"),
+            boot_file: PathBuf::from("/run/arint-boot.json"),
+            pstore: PathBuf::from("/sys/fs/pstore"),
+            channels_addr: SocketAddr::from(([127, 0, 0, 1], 11223)),
+            admin_addr: SocketAddr::from(([127, 0, 0, 1], 8183)),
+            confirm_limit_s: 300,
+            max_bundle_bytes: 1 << 30,
         }
     }
 }
@@ -46,7 +71,11 @@ impl Config {
                     format!("{} is not 1 to 3600", config.network_trial_s),
                 ));
             }
-            Ok(())
+            if (10..=3600).contains(&config.confirm_limit_s) {
+                Ok(())
+            } else {
+                Err(("confirm_limit_s", format!("{} is not 10 to 3600", config.confirm_limit_s)))
+            }
         })
     }
 }

@@ -31,6 +31,7 @@ pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) bus: zbus::Connection,
     pub(crate) system: system::State,
+    pub(crate) updates: updates::Boot,
 }
 
 /// The unit, listening.
@@ -48,7 +49,8 @@ impl Server {
             arbase::http::listen_unix(&config.runtime_dir.join("aros.sock"), SOCKET_MODE)?;
         let system =
             system::State::open(&config).map_err(|err| StartError::Identity(err.into()))?;
-        Ok(Self { app: Arc::new(App { config, bus, system }), control })
+        let updates = updates::Boot::new(&config);
+        Ok(Self { app: Arc::new(App { config, bus, system, updates }), control })
     }
 
     /// Serves until told to stop.
@@ -58,7 +60,8 @@ impl Server {
             .with_state(Arc::clone(&self.app))
             .merge(arbase::logging::router());
         tokio::join!(
-            system::run(self.app, stop.clone()),
+            system::run(Arc::clone(&self.app), stop.clone()),
+            updates::run(self.app, stop.clone()),
             arbase::http::serve_unix(router, self.control, stop),
         );
     }

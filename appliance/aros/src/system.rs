@@ -197,8 +197,8 @@ async fn watch(app: &App, node: &ObjectName) -> Result<(), ClientError> {
 }
 
 /// Keeps an event in the black box.
-pub(crate) async fn record(_app: &App, event: Event) {
-    log::info!(reason:? = event; "black box is not here");
+pub(crate) async fn record(app: &App, event: Event) {
+    app.updates.ring.note(event);
 }
 
 /// Keeps a sentence in the black box.
@@ -207,11 +207,11 @@ pub(crate) async fn note(app: &App, text: &str) {
 }
 
 /// How this start came about.
-fn boot_status(_app: &App) -> arapi::aros::BootStatus {
-    arapi::aros::BootStatus::default()
+fn boot_status(app: &App) -> arapi::aros::BootStatus {
+    crate::updates::boot_status(app)
 }
 
 /// The black box as it is told.
-fn black_box() -> arapi::aros::BlackBoxView {
-    arapi::aros::BlackBoxView::default()
+async fn black_box(app: &App) -> arapi::aros::BlackBoxView {
+    crate::updates::black_box_view(app).await.unwrap_or_default()
 }

@@ -42,7 +42,7 @@ pub(super) async fn bundle_read(State(app): State<Arc<App>>) -> Result<Response,
         Ok(units) => files.push(("units.json", json(&units))),
         Err(err) => files.push(("units.txt", Chain(&err).to_string().into_bytes())),
     }
-    files.push(("blackbox.json", json(&super::black_box())));
+    files.push(("blackbox.json", json(&super::black_box(&app).await)));
     for (name, path) in [
         ("os-release", "/etc/os-release"),
         ("cmdline", "/proc/cmdline"),

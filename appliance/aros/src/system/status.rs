@@ -42,6 +42,7 @@ pub(crate) async fn status(app: &App) -> Status {
     let clock = clock(app).await;
     let boot = super::boot_status(app);
     problems.extend(boot.fell_back.clone());
+    problems.extend(crate::updates::problems(app));
     Status {
         hostname: hostname(),
         fingerprint: app.system.identity.fingerprint(),

@@ -13,9 +13,6 @@ pub(crate) const PATH: &str = "/run/arint-boot.json";
 pub(crate) struct Started {
     /// The slot whose root runs.
     pub(crate) slot: Slot,
-    /// File name of the entry the boot loader took.
-    #[serde(default)]
-    pub(crate) entry: String,
     /// The image's version.
     #[serde(default)]
     pub(crate) version: String,
@@ -85,6 +82,6 @@ mod tests {
         let read = |text| serde_json::from_str::<Started>(text).unwrap();
         assert!(!read(r#"{"slot":"a"}"#).in_memory());
         assert!(read(r#"{"slot":"recovery"}"#).in_memory());
-        assert!(read(r#"{"slot":"a","mode":"install","more":1}"#).in_memory());
+        assert!(read(r#"{"slot":"a","mode":"install","entry":""}"#).in_memory());
     }
 }

@@ -317,8 +317,9 @@ pub(crate) fn wipe(partition: &Partition) -> Result<(), StorageError> {
     let failed = io("overwrite", &partition.device);
     let file = File::options().write(true).open(&partition.device).map_err(&failed)?;
     let zeros = vec![0; 1 << 20];
-    // LUKS2 keeps its keys in the first 16 MiB; twice that leaves no doubt.
-    let most = partition.bytes.min(32 << 20);
+    // LUKS2 keeps its keys in the first 16 MiB.  What is not encrypted may lie anywhere, and `state`, with every key
+    // in it, is small enough to be overwritten whole.
+    let most = if partition.bytes <= 1 << 30 { partition.bytes } else { 64 << 20 };
     let mut at = 0;
     while at < most {
         let rest = usize::try_from(most - at).unwrap_or(usize::MAX).min(zeros.len());

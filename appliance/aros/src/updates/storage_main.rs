@@ -4,9 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use arbase::Chain;
+use arboot::Event;
 
 use super::gpt::{self, Gpt};
 use super::program;
+use super::reset;
+use super::ring::{self, Ring};
 use super::started::{self, Started};
 use super::storage::{Storage, StorageError, in_memory};
 
@@ -52,26 +55,44 @@ pub(crate) fn storage_main(args: &StorageArgs) -> Result<(), StorageMainError> {
         .or_else(|| started.ok().and_then(|started| started.disk))
         .or_else(boot_disk)
         .ok_or(StorageMainError::NoDisk)?;
+    let ring = Ring::new(&black_box(&disk));
     let storage = Storage {
         disk,
         definitions: args.definitions.clone(),
         links: args.links.clone(),
         tpm: "/dev/tpmrm0".into(),
         tpm_table: "/sys/firmware/acpi/tables/TPM2".into(),
-        finish_reset: false,
+        finish_reset: ring.records().is_ok_and(|records| reset::is_begun(&records)),
     };
     match storage.prepare() {
         Ok(outcome) => {
-            for note in &outcome.notes {
-                log::warn!(reason = note.as_str(); "storage");
+            for text in outcome.notes {
+                log::warn!(reason = text.as_str(); "storage");
+                ring.note(Event::Note { text });
             }
             if !outcome.made.is_empty() {
-                log::info!(name = outcome.made.join(", ").as_str(); "partitions made");
+                let text = format!("partitions made: {}", outcome.made.join(", "));
+                log::info!(reason = text.as_str(); "storage");
+                ring.note(Event::Note { text });
+            }
+            if storage.finish_reset {
+                ring.note(Event::Note { text: reset::FINISHED.to_owned() });
             }
             Ok(())
         }
-        Err(err) => fall_to_recovery(&storage, &err),
+        Err(err) => {
+            let text = format!("no storage, so recovery: {}", Chain(&err));
+            ring.note(Event::Note { text });
+            fall_to_recovery(&storage, &err)
+        }
     }
+}
+
+/// The black box's partition; udev has not made its link yet.
+fn black_box(disk: &Path) -> PathBuf {
+    let table = Gpt::read(disk).ok();
+    let partition = table.and_then(|table| table.labelled("blackbox").cloned());
+    partition.map_or_else(|| PathBuf::from(ring::DEVICE), |partition| partition.device)
 }
 
 /// The disk with a partition `blackbox`: the one the box started from, if the first stage did not say.

@@ -1,0 +1,127 @@
+//! Confirmation by function: the slot that runs is good once every probe has passed, and is left when that takes too
+//! long.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use arapi::aros::Probe;
+use arbase::Chain;
+use arboot::{Event, Slot};
+
+use super::{floor, probes};
+use crate::server::App;
+
+/// Between two rounds of probes while the slot is on trial.
+const ROUND: Duration = Duration::from_secs(2);
+/// Between two rounds later on.
+const LATER: Duration = Duration::from_secs(300);
+
+/// Confirms the slot or leaves it; then goes on probing, for the status.
+pub(crate) async fn watch(app: &App) {
+    if let Some(slot) = app.updates.slot().filter(|slot| *slot != Slot::Recovery) {
+        match app.updates.is_on_trial() {
+            Ok(false) => floor::raise(&app.config, &app.updates.version()),
+            // An ESP that cannot be read now may be read at the limit.
+            Ok(true) | Err(_) => on_trial(app, slot).await,
+        }
+    } else {
+        return;
+    }
+    loop {
+        tokio::time::sleep(LATER).await;
+        remember(app, &probes::run(app).await);
+    }
+}
+
+/// Probes until all pass, or until the limit.
+async fn on_trial(app: &App, slot: Slot) {
+    let since = Instant::now();
+    let limit = Duration::from_secs(app.config.confirm_limit_s);
+    log::info!(name = slot.as_str(); "slot is on trial");
+    loop {
+        let found = probes::run(app).await;
+        remember(app, &found);
+        let Some(fault) = found.iter().find(|probe| !probe.passed) else {
+            match confirm(app, slot) {
+                Ok(()) => return,
+                Err(err) if since.elapsed() < limit => {
+                    log::warn!(error:% = Chain(err.as_ref()); "the slot cannot be confirmed yet");
+                }
+                Err(err) => {
+                    return leave(app, slot, "entry", &Chain(err.as_ref()).to_string()).await;
+                }
+            }
+            tokio::time::sleep(ROUND).await;
+            continue;
+        };
+        if since.elapsed() >= limit {
+            return leave(app, slot, &fault.name, &fault.message).await;
+        }
+        log::info!(name = fault.name.as_str(), reason = fault.message.as_str(); "probe has not passed yet");
+        tokio::time::sleep(ROUND).await;
+    }
+}
+
+fn confirm(app: &App, slot: Slot) -> Result<(), Box<dyn std::error::Error>> {
+    let version = app.updates.version();
+    app.updates.mark_good(slot)?;
+    app.updates.ring.note(Event::Confirmed { slot, version: version.clone() });
+    floor::raise(&app.config, &version);
+    super::migrations::forget_kept(&app.config);
+    log::info!(name = slot.as_str(); "slot confirmed");
+    Ok(())
+}
+
+/// Keeps the reason, exhausts the entry and restarts, unless there is nothing else to start.
+async fn leave(app: &App, slot: Slot, probe: &str, reason: &str) {
+    let version = app.updates.version();
+    log::error!(name = probe, reason; "slot is left");
+    app.updates.ring.note(Event::ProbeFailed {
+        slot,
+        version,
+        probe: probe.to_owned(),
+        reason: reason.to_owned(),
+    });
+    match app.updates.entries.has_other(slot) {
+        Ok(Some(_)) => {}
+        Ok(None) => {
+            log::error!("no other slot can be started; staying in this one");
+            return;
+        }
+        Err(err) => {
+            log::error!(error:% = Chain(&err); "the boot entries cannot be read; the boot loader counts on");
+        }
+    }
+    let marked = app.updates.entries.mark_bad(slot);
+    if let Err(err) = marked {
+        log::error!(error:% = Chain(&err); "the entry cannot be exhausted; the boot loader counts on");
+    }
+    app.updates.ring.note(Event::MarkedBad { slot, reason: format!("probe `{probe}` failed") });
+    if let Err(err) = reboot(app).await {
+        log::error!(error:% = err; "cannot restart; the watchdog will");
+    }
+}
+
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+trait Power {
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
+}
+
+/// Restarts in an orderly way.
+pub(crate) async fn reboot(app: &App) -> zbus::Result<()> {
+    let power = PowerProxy::new(&app.bus).await?;
+    power.start_unit("reboot.target", "replace-irreversibly").await.map(drop)
+}
+
+fn remember(app: &App, found: &[Probe]) {
+    let faults = found
+        .iter()
+        .filter(|probe| !probe.passed)
+        .map(|probe| format!("probe `{}`: {}", probe.name, probe.message))
+        .collect();
+    *app.updates.problems.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+}
