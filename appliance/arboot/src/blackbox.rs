@@ -557,4 +557,4 @@ pub fn why(records: &[Record], booted: Slot) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -531,4 +531,6 @@ fn fill(source: &mut dyn Read, buf: &mut [u8]) -> io::Result<usize> {
 }
 
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod tests;
