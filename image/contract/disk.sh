@@ -43,7 +43,8 @@ auto-entries no
 auto-firmware no
 secure-boot-enroll manual
 CONF
-printf 'title ARINT %s\nsort-key arint\nversion 000001\nefi /EFI/arint/a-000001.efi\n' "$version" \
+# As arboot writes them.
+printf 'title ARINT %s (a)\nsort-key arint\nversion 000001-%s\nefi /EFI/arint/a-000001.efi\n' "$version" "$version" \
     > "$work/esp/loader/entries/arint-000001-a+3.conf"
 if [ $name = installer ]; then
     # Sorted before the other entry; arinit knows what to do by the entry's name.

@@ -46,7 +46,7 @@ subjectKeyIdentifier = hash
 [v3_bundle]
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
-extendedKeyUsage = emailProtection
+extendedKeyUsage = codeSigning
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 [v3_boot]

@@ -26,14 +26,9 @@ for name in arclst arsrv arldb arwadm aros arctl; do ln -sfn arint "$root/usr/bi
     else install -D -m 0644 "$from" "$root/$path"; fi
 done
 
-install -D -m 0644 "$KEYS/ca.crt" "$root/etc/rauc/ca.crt"
+install -D -m 0644 "$KEYS/ca.crt" "$root/etc/rauc/keyring.pem"
 install -D -m 0644 "$KEYS/seed.pub" "$root/usr/share/arint/seed.pub"
 install -D -m 0644 "$top/hw/$BOARD/board.toml" "$root/usr/share/arint/board.toml"
-
-# `compatible` is the board's: the overlay has a word in its place.
-if [ -e "$root/etc/rauc/system.conf" ]; then
-    sed -i "s/^compatible=.*/compatible=$COMPATIBLE/" "$root/etc/rauc/system.conf"
-fi
 
 rm -f "$root/usr/lib/os-release" "$root/etc/os-release"
 cat > "$root/usr/lib/os-release" <<OS
