@@ -36,21 +36,24 @@ aarch64) boot=BOOTAA64.EFI ;;
 esac
 cp "$parts/systemd-boot.efi" "$work/esp/EFI/BOOT/$boot"
 cp "$parts/boot.efi" "$work/esp/EFI/arint/a-000001.efi"
+cp "$parts/boot.efi" "$work/esp/EFI/arint/recovery-000000.efi"
 cat > "$work/esp/loader/loader.conf" <<'CONF'
 timeout 0
 editor no
 auto-entries no
 auto-firmware no
-secure-boot-enroll manual
 CONF
-# As arboot writes them.
-printf 'title ARINT %s (a)\nsort-key arint\nversion 000001-%s\nefi /EFI/arint/a-000001.efi\n' "$version" "$version" \
-    > "$work/esp/loader/entries/arint-000001-a+3.conf"
-if [ $name = installer ]; then
-    # Sorted before the other entry; arinit knows what to do by the entry's name.
-    printf 'title Install ARINT %s\nsort-key arint\nversion 000002\nefi /EFI/arint/a-000001.efi\n' "$version" \
-        > "$work/esp/loader/entries/arint-install.conf"
-fi
+# Firmware that falls through to the EFI shell, as QEMU's does, starts again.
+printf 'reset\r\n' > "$work/esp/startup.nsh"
+# As arboot writes them (docs/image.md, "Generations and entries").
+entry() { # name, title, version, image
+    printf 'title %s\nsort-key arint\nversion %s-%s\nefi /EFI/arint/%s\n' "$2" "$3" "$version" "$4" \
+        > "$work/esp/loader/entries/$1.conf"
+}
+entry arint-000001-a+3 "ARINT $version (a)" 000001 a-000001.efi
+entry arint-000000-recovery "ARINT $version (recovery)" 000000 recovery-000000.efi
+# Before the others: arinit knows by the entry's name what to do.
+[ $name = image ] || entry arint-000002-install "Install ARINT $version" 000002 a-000001.efi
 for key in PK KEK db; do cp "$KEYS/$key.auth" "$work/esp/loader/keys/arint/$key.auth"; done
 find "$work/esp" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
 (cd "$work/esp" && find . -mindepth 1 -type d | LC_ALL=C sort | while read -r dir; do $MMD -i "$esp" "::${dir#.}"; done

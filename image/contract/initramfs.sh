@@ -16,7 +16,7 @@ CPIO=${CPIO:-cpio} ZSTD=${ZSTD:-zstd} XZ=${XZ:-xz}
 
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
-mkdir -p "$tree/dev" "$tree/proc" "$tree/sys" "$tree/run" "$tree/root" "$tree/etc" "$tree/modules"
+mkdir -p "$tree/dev" "$tree/proc" "$tree/sys" "$tree/run" "$tree/sysroot" "$tree/etc" "$tree/lib/modules"
 cp "$arinit" "$tree/init"
 chmod 0755 "$tree/init"
 
@@ -47,13 +47,13 @@ if [ "$modules" != - ]; then
         *.zst) $ZSTD -qdc "$modules/$path" ;;
         *.gz) gzip -dc "$modules/$path" ;;
         *) cat "$modules/$path" ;;
-        esac > "$tree/modules/$name"
-        echo "/modules/$name" >> "$tree/etc/arinit.modules"
+        esac > "$tree/lib/modules/$name"
+        echo "$name" >> "$tree/etc/arinit.modules"
     done
 fi
 
 find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 # --reproducible takes inode and device numbers out; modes do not depend on the caller's umask.
 find "$tree" -type d -exec chmod 0755 {} +
-find "$tree/etc" "$tree/modules" -type f -exec chmod 0644 {} +
+find "$tree/etc" "$tree/lib/modules" -type f -exec chmod 0644 {} +
 (cd "$tree" && find . -mindepth 1 | LC_ALL=C sort | $CPIO --quiet --reproducible -o -H newc -R 0:0) | $ZSTD -q -19 -f -o "$out"
