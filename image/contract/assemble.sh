@@ -63,7 +63,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 {
     sed 's/#.*//' "$here/cmdline"
-    printf '%s\n' "${CMDLINE:-}" "arint.version=$VERSION" "arint.root=$hash:$salt:$blocks:$blocks"
+    printf '%s\n' "${CMDLINE:-}" "arint.version=$VERSION" "arint.root=$hash" "arint.verity=$blocks:$salt"
 } | tr -s ' \t\n' ' ' | sed 's/^ //; s/ $//' > "$work/cmdline"
 printf 'ID=arint\nNAME=ARINT\nPRETTY_NAME="ARINT %s"\nVERSION_ID=%s\nIMAGE_VERSION=%s\n' "$VERSION" "$VERSION" "$VERSION" > "$work/osrel"
 printf '%s' "${KERNEL_RELEASE:-arint}" > "$work/uname"
