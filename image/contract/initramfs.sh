@@ -48,7 +48,7 @@ if [ "$modules" != - ]; then
         *.gz) gzip -dc "$modules/$path" ;;
         *) cat "$modules/$path" ;;
         esac > "$tree/lib/modules/$name"
-        echo "$name" >> "$tree/etc/arinit.modules"
+        echo "/lib/modules/$name" >> "$tree/etc/arinit.modules"
     done
 fi
 
