@@ -21,6 +21,9 @@ pub struct ClaimInfo {
     /// SHA-256 of the certificate that the box presents, in hexadecimal; absent without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// Present while the recovery system runs: why it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<String>,
 }
 
 /// `POST /v1/claim`: makes the first admin.  Possible once, with the code that the box shows.
@@ -43,6 +46,17 @@ pub struct LoginRequest {
     pub user: String,
     /// The password.
     pub password: String,
+}
+
+/// `GET` and `POST /v1/session`: a log-in of a browser.  Its token is in a cookie that scripts cannot read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionAnswer {
+    /// The user.
+    pub user: String,
+    /// What he may do.
+    pub permissions: Vec<Permission>,
+    /// To be sent as `X-ARINT-CSRF` with every call of this session that changes something.
+    pub csrf: String,
 }
 
 /// A token just made: the only time it is shown.
@@ -413,6 +427,9 @@ pub struct NodeStatus {
     pub arsrv: Option<crate::arsrv::Status>,
     /// The balancer.
     pub arldb: Option<crate::arldb::Status>,
+    /// The operating system; absent where there is no operating system unit, as on a developer's machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aros: Option<crate::aros::Status>,
 }
 
 /// The query of `GET /v1/audit` and `GET /v1/audit/export`.

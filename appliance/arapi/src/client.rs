@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -92,8 +92,12 @@ pub struct UnixClient {
     limit: Duration,
     cid: Option<String>,
     caller: Option<&'static str>,
+    who: Option<String>,
 }
 
+/// The header in which a service says for whom it calls, for example `user:anna`; for logs and the black box, it
+/// opens nothing.
+pub const WHO_HEADER: &str = "X-ARINT-Who";
 /// The header in which a service of the same box says who it is.
 pub const SERVICE_HEADER: &str = "X-ARINT-Service";
 
@@ -106,6 +110,7 @@ impl UnixClient {
             limit: Duration::from_secs(30),
             cid: None,
             caller: None,
+            who: None,
         }
     }
 
@@ -127,6 +132,13 @@ impl UnixClient {
     #[must_use]
     pub fn with_service(mut self, caller: &'static str) -> Self {
         self.caller = Some(caller);
+        self
+    }
+
+    /// The same, saying with each call for whom it is made.
+    #[must_use]
+    pub fn with_who(mut self, who: impl Into<String>) -> Self {
+        self.who = Some(who.into());
         self
     }
 
@@ -182,56 +194,88 @@ impl UnixClient {
         Ok(Lines { service: self.service, body, buffer: BytesMut::new(), marker })
     }
 
-    async fn send<In: Serialize>(
+    /// One exchange whose bodies stream both ways, whatever the status of the answer.  `request` names method, path
+    /// and headers; the time limit covers only the connecting, because an upload takes as long as it takes.
+    pub async fn exchange<B>(
         &self,
-        method: Method,
-        path: &str,
-        body: Option<&In>,
-    ) -> Result<Incoming, ClientError> {
-        let stream = tokio::net::UnixStream::connect(&self.socket).await.map_err(|source| {
-            ClientError::Connect { service: self.service, socket: self.socket.clone(), source }
+        mut request: Request<B>,
+    ) -> Result<Response<Incoming>, ClientError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let connect = tokio::net::UnixStream::connect(&self.socket);
+        let stream = tokio::time::timeout(self.limit, connect)
+            .await
+            .map_err(|_| ClientError::Late { service: self.service, limit: self.limit })?;
+        let stream = stream.map_err(|source| ClientError::Connect {
+            service: self.service,
+            socket: self.socket.clone(),
+            source,
         })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|source| self.broken(source))?;
         // Ends when the answer has been read or dropped; an error shows on the answer as well.
         tokio::spawn(async move { connection.await.ok() });
+        let headers = request.headers_mut();
+        headers.insert(http::header::HOST, HeaderValue::from_static(self.service));
+        let mut set = |name: &'static str, value: &str| {
+            // What cannot be a header's value names nobody; the other side then says what it misses.
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        };
+        if let Some(cid) = &self.cid {
+            set("x-zato-cid", cid);
+        }
+        // Read for each call: the file is new after a restart.  Without it the other side refuses, and says why.
+        if let Ok(token) = std::fs::read_to_string(self.socket.with_file_name(PEER_TOKEN)) {
+            set("x-arint-peer", token.trim());
+        }
+        if let Some(caller) = self.caller {
+            set("x-arint-service", caller);
+        }
+        if let Some(who) = &self.who {
+            set("x-arint-who", who);
+        }
+        sender.send_request(request).await.map_err(|source| self.broken(source))
+    }
+
+    /// The error that an answer of [`UnixClient::exchange`] stands for.
+    pub async fn refusal(&self, answer: Response<Incoming>) -> ClientError {
+        let status = answer.status();
+        match Limited::new(answer.into_body(), MAX_ANSWER).collect().await {
+            Ok(text) => ClientError::Answer {
+                status: status.as_u16(),
+                body: Box::new(error_body(status, &text.to_bytes())),
+            },
+            Err(source) => self.broken(source),
+        }
+    }
+
+    async fn send<In: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&In>,
+    ) -> Result<Incoming, ClientError> {
         let bytes = match body {
             Some(body) => serde_json::to_vec(body)
                 .map_err(|source| ClientError::Decode { service: self.service, source })?,
             None => Vec::new(),
         };
-        let mut request = Request::builder()
+        let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(http::header::HOST, self.service)
-            .header(http::header::CONTENT_TYPE, "application/json");
-        if let Some(cid) = &self.cid {
-            request = request.header("X-Zato-CID", cid);
-        }
-        // Read for each call: the file is new after a restart.  Without it the other side refuses, and says why.
-        if let Ok(token) = std::fs::read_to_string(self.socket.with_file_name(PEER_TOKEN)) {
-            request = request.header(PEER_TOKEN_HEADER, token.trim());
-        }
-        if let Some(caller) = self.caller {
-            request = request.header(SERVICE_HEADER, caller);
-        }
-        let request =
-            request.body(Full::new(Bytes::from(bytes))).map_err(|source| self.broken(source))?;
-        let answer = sender.send_request(request).await.map_err(|source| self.broken(source))?;
-        let status = answer.status();
-        if status.is_success() {
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(bytes)))
+            .map_err(|source| self.broken(source))?;
+        let answer = self.exchange(request).await?;
+        if answer.status().is_success() {
             return Ok(answer.into_body());
         }
-        let text = Limited::new(answer.into_body(), MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(|source| self.broken(source))?
-            .to_bytes();
-        Err(ClientError::Answer {
-            status: status.as_u16(),
-            body: Box::new(error_body(status, &text)),
-        })
+        Err(self.refusal(answer).await)
     }
 
     fn broken(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
@@ -293,4 +337,86 @@ impl<T: DeserializeOwned> Lines<T> {
 /// One part of a path, percent-encoded.
 pub fn path_part(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use hyper::service::service_fn;
+
+    use super::*;
+
+    /// A service that counts what is uploaded and answers with as many bytes, chunk by chunk.
+    async fn echo_length(
+        request: Request<Incoming>,
+    ) -> Result<Response<http_body_util::combinators::BoxBody<Bytes, Infallible>>, Infallible> {
+        if request.uri().path() == "/refused" {
+            let text = Full::new(Bytes::from_static(
+                b"{\"code\":\"no_room\",\"message\":\"no room\",\"request_id\":\"x\"}",
+            ));
+            let mut answer = Response::new(text.boxed());
+            *answer.status_mut() = StatusCode::INSUFFICIENT_STORAGE;
+            return Ok(answer);
+        }
+        let who = request.headers().get(WHO_HEADER).cloned();
+        let mut body = request.into_body();
+        let mut length = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            length += frame.data_ref().map_or(0, Bytes::len);
+        }
+        let chunks = (0..length / 65_536).map(|_| Ok(Frame::data(Bytes::from(vec![7; 65_536]))));
+        let chunks = futures_util::stream::iter(chunks.collect::<Vec<_>>());
+        let mut answer = Response::new(BodyExt::boxed(StreamBody::new(chunks)));
+        if let Some(who) = who {
+            answer.headers_mut().insert("x-seen", who);
+        }
+        Ok(answer)
+    }
+
+    fn service() -> (PathBuf, UnixClient) {
+        let path = std::env::temp_dir().join(format!("arapi-{}", crate::Cid::random()));
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let serving = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service_fn(echo_length));
+                tokio::spawn(async move { serving.await.ok() });
+            }
+        });
+        let client = UnixClient::new("echo", &path).with_who("user:anna");
+        (path, client)
+    }
+
+    #[tokio::test]
+    async fn bodies_stream_up_and_down_and_the_other_side_learns_for_whom() {
+        let (path, client) = service();
+        let chunks =
+            (0..64).map(|_| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![1; 65_536]))));
+        let body = StreamBody::new(futures_util::stream::iter(chunks.collect::<Vec<_>>()));
+        let request = Request::put("/upload").body(body).unwrap();
+        let mut answer = client.exchange(request).await.unwrap();
+        assert_eq!(answer.headers()["x-seen"], "user:anna");
+        let mut length = 0;
+        while let Some(frame) = answer.body_mut().frame().await {
+            length += frame.unwrap().data_ref().map_or(0, Bytes::len);
+        }
+        assert_eq!(length, 64 * 65_536);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_a_streamed_call_is_read_like_any_other() {
+        let (path, client) = service();
+        let request = Request::get("/refused").body(Full::new(Bytes::new())).unwrap();
+        let answer = client.exchange(request).await.unwrap();
+        let refusal = client.refusal(answer).await;
+        assert_eq!(
+            (refusal.code(), refusal.to_string().as_str()),
+            (Some(ErrorCode::NoRoom), "no room")
+        );
+        std::fs::remove_file(path).unwrap();
+    }
 }

@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(
             refused,
             "kind `Chanel` is unknown; known kinds are Node, Role, User, Token, Security, \
-             SecurityGroup, Module, Service, Channel, Outgoing, UserConfig"
+             SecurityGroup, Module, Service, Channel, Outgoing, UserConfig, System, Network"
         );
     }
 

@@ -73,13 +73,13 @@ pub(crate) async fn login(
 
 pub(crate) async fn logout(State(app): State<App>, Extension(caller): Caught) -> Answer<Done> {
     caller.person()?;
-    let tokens = caller.token.clone().into_iter().collect();
-    app.end_tokens(&caller, tokens).await.map(Json)
+    app.log_out(&caller).await.map(Json)
 }
 
 pub(crate) async fn whoami(State(app): State<App>, Extension(caller): Caught) -> Answer<WhoAmI> {
-    let people = app.mirror.first().await;
-    let user = caller.user.as_ref().and_then(|user| people.users.get(user));
+    let people = app.mirror.now();
+    let user =
+        people.as_ref().zip(caller.user.as_ref()).and_then(|(people, user)| people.users.get(user));
     let roles = user.map(|user| user.roles.iter().map(ToString::to_string).collect());
     Ok(Json(WhoAmI {
         user: caller.user.as_ref().map_or(caller.who, ToString::to_string),

@@ -19,9 +19,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::guard::word;
 use crate::people::People;
+use crate::recovery::{self, Recovery};
 use crate::remote::Peer;
 use crate::routes::{Access, Route};
 use crate::server::App;
+use crate::session;
 
 /// Longest time for a request's body to arrive.
 const BODY_TIME: Duration = Duration::from_secs(60);
@@ -52,6 +54,8 @@ pub(crate) struct Caller {
     pub(crate) action: &'static str,
     /// When the call came.
     pub(crate) arrived: Instant,
+    /// Whether it is a browser with a cookie.
+    pub(crate) is_browser: bool,
     is_service: bool,
 }
 
@@ -71,6 +75,7 @@ impl Caller {
             remote: "local".to_owned(),
             action,
             arrived: Instant::now(),
+            is_browser: false,
             is_service: true,
         }
     }
@@ -106,6 +111,7 @@ pub(crate) async fn gate(
         remote: peer.shown(),
         action: route.name,
         arrived: Instant::now(),
+        is_browser: false,
         is_service: false,
     };
     let path = request.uri().path().to_owned();
@@ -114,13 +120,20 @@ pub(crate) async fn gate(
         Err(refused) => refused.into_response(),
         Ok(()) => {
             let (mut parts, stream) = request.into_parts();
-            match whole_body(stream, &parts.headers, route.limit).await {
+            parts.extensions.insert(caller.clone());
+            parts.extensions.insert(route);
+            let announced = within(&parts.headers, route.limit);
+            match announced {
                 Err(refused) => refused.into_response(),
-                Ok(whole) => {
-                    body = whole;
-                    parts.extensions.insert(caller.clone());
-                    next.run(Request::from_parts(parts, Body::from(body.clone()))).await
-                }
+                // Never in memory as a whole; its handler holds it to its limit.
+                Ok(()) if route.is_streamed() => next.run(Request::from_parts(parts, stream)).await,
+                Ok(()) => match whole_body(stream, route.limit).await {
+                    Err(refused) => refused.into_response(),
+                    Ok(whole) => {
+                        body = whole;
+                        next.run(Request::from_parts(parts, Body::from(body.clone()))).await
+                    }
+                },
             }
         }
     };
@@ -142,6 +155,9 @@ fn admit(
     headers: &HeaderMap,
     caller: &mut Caller,
 ) -> Result<(), ApiError> {
+    if let Some(recovery) = app.recovery() {
+        return admit_in_recovery(app, recovery, route, headers, caller);
+    }
     let Some(people) = app.mirror.now() else {
         return Err(ApiError::unavailable(
             "the object store has not answered yet, so nobody can be recognized; is `arclst` running?",
@@ -154,6 +170,59 @@ fn admit(
         ));
     }
     identify(app, &people, peer, headers, caller)?;
+    check_browser(app, route, headers, caller)?;
+    may(route, caller)
+}
+
+/// In recovery nobody is known but who typed the code.
+fn admit_in_recovery(
+    app: &App,
+    recovery: &Recovery,
+    route: &Route,
+    headers: &HeaderMap,
+    caller: &mut Caller,
+) -> Result<(), ApiError> {
+    if !recovery::answers(route) {
+        return Err(ApiError::unavailable(
+            "this is the recovery system: it installs a bundle, resets the box and shows why it runs, and nothing else",
+        ));
+    }
+    let cookie = session::token_of(headers, app.is_tls());
+    caller.is_browser = !headers.contains_key(header::AUTHORIZATION) && cookie.is_some();
+    let token = match bearer_of(headers)? {
+        Some(token) => Some(token.to_owned()),
+        None => cookie,
+    };
+    if let Some(name) = token.and_then(|token| recovery.log_in_of(&token)) {
+        caller.who = format!("user:{}", recovery::USER);
+        caller.user = ObjectName::parse(recovery::USER).ok();
+        caller.token = Some(name);
+        caller.permissions = recovery::PERMISSIONS.into();
+    } else {
+        caller.is_browser = false;
+    }
+    check_browser(app, route, headers, caller)?;
+    may(route, caller)
+}
+
+/// Refuses what a browser was made to send by another site.
+fn check_browser(
+    app: &App,
+    route: &Route,
+    headers: &HeaderMap,
+    caller: &Caller,
+) -> Result<(), ApiError> {
+    if !route.is_change() {
+        return Ok(());
+    }
+    let token = session::token_of(headers, app.is_tls()).filter(|_| caller.is_browser);
+    // Logging in replaces whatever log-in there was, and needs none of its secrets.
+    let token = token.filter(|_| route.access != Access::Public);
+    session::check_origin(headers, token.as_deref())
+}
+
+/// Whether the caller has what the call needs.
+fn may(route: &Route, caller: &Caller) -> Result<(), ApiError> {
     let allowed = |permission: &Permission| caller.permissions.contains(permission);
     let needed = match route.access {
         Access::Public => return Ok(()),
@@ -205,9 +274,9 @@ fn identify(
         let Some((name, permissions)) = known else {
             return Err(unauthorized("`X-ARINT-Service` names no service of this box"));
         };
-        if uid != app.own_uid && uid != 0 {
+        if uid != 0 && uid != app.own_uid && Some(uid) != app.uid_of(name) {
             return Err(unauthorized(
-                "`X-ARINT-Service` is only for processes of the user that the admin API runs as",
+                "`X-ARINT-Service` is only for processes of the service's own user or of the admin API's",
             ));
         }
         caller.who = format!("service:{name}");
@@ -215,20 +284,19 @@ fn identify(
         caller.is_service = true;
         return Ok(());
     }
-    let Some(given) = headers.get(header::AUTHORIZATION) else { return Ok(()) };
-    let token = given
-        .to_str()
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim());
-    let Some(token) = token else {
-        return Err(unauthorized("`Authorization` has another form than `Bearer <token>`"));
-    };
-    let Some(bearer) = people.bearer(token, now_ms()) else {
-        return Err(unauthorized(
-            "the token is unknown or has ended; log in again (`arctl login`)",
-        ));
+    let bearer = match bearer_of(headers)? {
+        Some(token) => people.bearer(token, now_ms()).ok_or_else(|| {
+            unauthorized("the token is unknown or has ended; log in again (`arctl login`)")
+        })?,
+        None => {
+            // A cookie whose log-in has ended is nobody's: the page has to be able to log in again.
+            let token = session::token_of(headers, app.is_tls());
+            let Some(bearer) = token.and_then(|token| people.bearer(&token, now_ms())) else {
+                return Ok(());
+            };
+            caller.is_browser = true;
+            bearer
+        }
     };
     caller.who = format!("user:{}", bearer.user);
     caller.permissions = people.permissions(bearer.user.as_str());
@@ -237,20 +305,43 @@ fn identify(
     Ok(())
 }
 
-async fn whole_body(stream: Body, headers: &HeaderMap, limit: usize) -> Result<Bytes, ApiError> {
-    let too_large = || {
+/// The token of `Authorization`, if there is one.
+fn bearer_of(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(given) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let token = given
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    token.map(Some).ok_or_else(|| {
         ApiError::new(
-            ErrorCode::TooLarge,
-            format!("the request body is larger than the {limit} bytes allowed here"),
+            ErrorCode::Unauthorized,
+            "`Authorization` has another form than `Bearer <token>`",
         )
-    };
+    })
+}
+
+fn too_large(limit: usize) -> ApiError {
+    ApiError::new(
+        ErrorCode::TooLarge,
+        format!("the request body is larger than the {limit} bytes allowed here"),
+    )
+}
+
+/// Refuses a body that is announced as larger than `limit`.
+fn within(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
-        return Err(too_large());
+        return Err(too_large(limit));
     }
+    Ok(())
+}
+
+async fn whole_body(stream: Body, limit: usize) -> Result<Bytes, ApiError> {
     match tokio::time::timeout(BODY_TIME, to_bytes(stream, limit)).await {
         Err(_) => Err(ApiError::new(
             ErrorCode::Timeout,
@@ -261,7 +352,7 @@ async fn whole_body(stream: Body, headers: &HeaderMap, limit: usize) -> Result<B
             let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&err);
             while let Some(error) = cause {
                 if error.is::<http_body_util::LengthLimitError>() {
-                    return Err(too_large());
+                    return Err(too_large(limit));
                 }
                 cause = error.source();
             }
@@ -296,7 +387,7 @@ async fn write_down(app: &App, caller: &Caller, target: String, answered: Respon
 fn target_of(action: &str, path: &str, body: &[u8]) -> String {
     let plain = percent_decoded(path);
     let json: serde_json::Value = match action {
-        "transaction" | "login" | "claim" | "deploy" => {
+        "transaction" | "login" | "session_open" | "claim" | "deploy" => {
             serde_json::from_slice(body).unwrap_or_default()
         }
         _ => serde_json::Value::Null,
@@ -316,7 +407,7 @@ fn target_of(action: &str, path: &str, body: &[u8]) -> String {
         "deploy" => list("files", &|file| {
             format!("Module/{}", text(file, "file_name").trim_end_matches(".py"))
         }),
-        "login" | "claim" => format!("User/{}", text(&json, "user")),
+        "login" | "session_open" | "claim" => format!("User/{}", text(&json, "user")),
         _ => String::new(),
     };
     let target = if target.is_empty() {
@@ -359,7 +450,8 @@ pub(crate) async fn with_security_headers(mut answered: Response) -> Response {
     // No Strict-Transport-Security: with a certificate of the box's own it would lock people out of
     // everything else on the same name.
     for (name, value) in security {
-        answered.headers_mut().insert(name, HeaderValue::from_static(value));
+        // A page says itself what it may load.
+        answered.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     if answered.status() == http::StatusCode::UNAUTHORIZED {
         let challenge = HeaderValue::from_static("Bearer");

@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(
             check(&before, &after, &own).unwrap_err().to_string(),
             "user `dora` would get the permissions `logs`, `operate`, `develop`, `configure`, \
-             `audit`, which you do not have yourself"
+             `audit`, `system`, which you do not have yourself"
         );
         assert_eq!(check(&before, &after, &before.permissions("root")), Ok(()));
     }

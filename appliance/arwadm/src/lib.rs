@@ -6,12 +6,14 @@
 //! audit log before it is answered.  What lies in the pickup folder is deployed the same way.
 //!
 //! It keeps no objects of its own and runs no user's code: objects are `arclst`'s, and a source is
-//! tried by `arsrv` in a fresh worker.
+//! tried by `arsrv` in a fresh worker; the operating system is `aros`'s.  Its own pages (`/`) are the claim page and
+//! the status page; the pages call the same API as everybody else.
 //!
 //! Tasks: the listeners with one task per connection; `people` mirrors users, roles and tokens;
-//! `pickup` watches the folders; one task removes ended tokens and old audit entries.
+//! `pickup` watches the folders; `recovery` asks whether this is the recovery system; `tls` follows the host name;
+//! one task removes ended tokens and old audit entries.
 //!
-//! **Invariant:** until the first user exists, nothing but the claim is answered.
+//! **Invariant:** until the first user exists, nothing but the claim and its page is answered.
 
 mod api;
 mod audit;
@@ -27,14 +29,18 @@ mod lockout;
 mod logs;
 mod objects;
 mod openapi;
+mod pages;
 mod password;
 mod people;
 mod pickup;
 mod plan;
+mod recovery;
 mod remote;
 mod routes;
 mod server;
+mod session;
 mod status;
+mod system;
 mod tls;
 mod tokens;
 

@@ -14,7 +14,7 @@ use tower::ServiceExt as _;
 use crate::server::App;
 
 /// The parts that have a log of their own, besides this one.
-const UNITS: &[&str] = &["arclst", "arsrv", "arldb"];
+const UNITS: &[&str] = &["arclst", "arsrv", "arldb", "aros"];
 /// Longest wait for a part's old lines.
 const LIMIT: Duration = Duration::from_secs(3);
 /// Old lines given where the query names no number.

@@ -36,7 +36,7 @@ pub fn document() -> Value {
             "description": "The only door for changes to a box.  Every answer carries `X-Zato-CID`; every error has the form `ErrorBody`.",
         },
         "servers": [{"url": "/"}],
-        "security": [{"bearer": []}],
+        "security": [{"bearer": []}, {"session": []}],
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -45,6 +45,12 @@ pub fn document() -> Value {
                     "type": "http",
                     "scheme": "bearer",
                     "description": "A token of `POST /v1/login` or `POST /v1/tokens`.",
+                },
+                "session": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": "__Host-arint",
+                    "description": "A browser's log-in (`POST /v1/session`); a change needs `X-ARINT-CSRF` as well.",
                 },
                 "service": {
                     "type": "apiKey",
@@ -58,16 +64,18 @@ pub fn document() -> Value {
 }
 
 fn operation(route: &Route, generator: &mut SchemaGenerator, error: &Schema) -> Value {
+    let logged_in = json!([{"bearer": []}, {"session": []}]);
     let (access, security) = match route.access {
         Access::Public => ("public", json!([])),
-        Access::LoggedIn => ("logged in", json!([{"bearer": []}])),
-        Access::Needs(permission) => (word(permission), json!([{"bearer": []}])),
-        Access::ByKind => ("by kind", json!([{"bearer": []}])),
+        Access::LoggedIn => ("logged in", logged_in),
+        Access::Needs(permission) => (word(permission), logged_in),
+        Access::ByKind => ("by kind", logged_in),
         Access::Service => ("service", json!([{"service": []}])),
     };
     let (media, answer) = match route.form.answer {
         Out::Json(make) => ("application/json", make(generator)),
         Out::Lines(make) => ("application/x-ndjson", make(generator)),
+        Out::File => ("application/octet-stream", Schema::default()),
     };
     let mut parameters = path_parameters(route.path);
     parameters.extend(query_parameters(route, generator));
@@ -87,6 +95,10 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, error: &Schema) -> 
     });
     if let (Some(make), Some(operation)) = (route.form.body, operation.as_object_mut()) {
         let content = json!({"application/json": {"schema": make(generator)}});
+        operation.insert("requestBody".to_owned(), json!({"required": true, "content": content}));
+    }
+    if let (true, Some(operation)) = (route.form.is_upload, operation.as_object_mut()) {
+        let content = json!({"application/octet-stream": {}});
         operation.insert("requestBody".to_owned(), json!({"required": true, "content": content}));
     }
     operation

@@ -1,12 +1,12 @@
 //! Every route of the admin API.  The router, the OpenAPI document and the coverage test are made from this table.
 
-use arapi::arwadm as wire;
 use arapi::objects::{HttpMethod, Permission};
+use arapi::{aros, arwadm as wire};
 use axum::routing::{MethodRouter, delete, get, post, put};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use crate::api;
 use crate::server::App;
+use crate::{api, session, system};
 
 /// Who may make a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,11 @@ impl Route {
     pub(crate) fn before_claim(&self) -> bool {
         self.path == "/v1/claim"
     }
+
+    /// Whether its body is passed on as it comes, instead of being read first.
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.form.is_upload
+    }
 }
 
 type Make = fn(&mut SchemaGenerator) -> Schema;
@@ -68,6 +73,8 @@ type Make = fn(&mut SchemaGenerator) -> Schema;
 pub(crate) struct Form {
     pub(crate) query: Option<Make>,
     pub(crate) body: Option<Make>,
+    /// Whether the body is a file.
+    pub(crate) is_upload: bool,
     pub(crate) answer: Out,
 }
 
@@ -78,6 +85,8 @@ pub(crate) enum Out {
     Json(Make),
     /// JSON documents, one a line.
     Lines(Make),
+    /// A file.
+    File,
 }
 
 fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -85,11 +94,15 @@ fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 }
 
 const fn out<T: JsonSchema>() -> Form {
-    Form { query: None, body: None, answer: Out::Json(schema::<T>) }
+    Form { query: None, body: None, is_upload: false, answer: Out::Json(schema::<T>) }
 }
 
 const fn lines<T: JsonSchema>() -> Form {
-    Form { query: None, body: None, answer: Out::Lines(schema::<T>) }
+    Form { query: None, body: None, is_upload: false, answer: Out::Lines(schema::<T>) }
+}
+
+const fn file() -> Form {
+    Form { query: None, body: None, is_upload: false, answer: Out::File }
 }
 
 impl Form {
@@ -102,6 +115,11 @@ impl Form {
         self.body = Some(schema::<T>);
         self
     }
+
+    const fn upload(mut self) -> Self {
+        self.is_upload = true;
+        self
+    }
 }
 
 /// For calls that carry names and passwords.
@@ -110,6 +128,8 @@ const SMALL: usize = 64 * 1024;
 const LARGE: usize = 16 * 1024 * 1024;
 /// For sources.
 const SOURCES: usize = 64 * 1024 * 1024;
+/// For an update bundle: both slots' images fit in.
+const BUNDLE: usize = 2 * 1024 * 1024 * 1024 - 1;
 
 /// The table.
 #[rustfmt::skip]
@@ -129,6 +149,15 @@ pub const ROUTES: &[Route] = &[
     Route { method: HttpMethod::Post, path: "/v1/logout", access: Access::LoggedIn, name: "logout",
         summary: "Ends the token this call is made with.",
         limit: SMALL, form: out::<wire::Done>(), handler: || post(api::logout) },
+    Route { method: HttpMethod::Get, path: "/v1/session", access: Access::Public, name: "session",
+        summary: "Says who is logged in with this browser's cookie, and what changes need; `null` where nobody is.",
+        limit: SMALL, form: out::<Option<wire::SessionAnswer>>(), handler: || get(session::show) },
+    Route { method: HttpMethod::Post, path: "/v1/session", access: Access::Public, name: "session_open",
+        summary: "Logs a browser in: like `/v1/login`, with the token in a cookie that scripts cannot read.",
+        limit: SMALL, form: out::<wire::SessionAnswer>().body::<wire::LoginRequest>(), handler: || post(session::open) },
+    Route { method: HttpMethod::Delete, path: "/v1/session", access: Access::LoggedIn, name: "session_close",
+        summary: "Logs a browser out.",
+        limit: SMALL, form: out::<wire::Done>(), handler: || delete(session::close) },
     Route { method: HttpMethod::Get, path: "/v1/whoami", access: Access::LoggedIn, name: "whoami",
         summary: "Says who the caller is and what he may do.",
         limit: SMALL, form: out::<wire::WhoAmI>(), handler: || get(api::whoami) },
@@ -216,6 +245,66 @@ pub const ROUTES: &[Route] = &[
     Route { method: HttpMethod::Get, path: "/v1/audit/export", access: Access::Needs(Permission::Audit), name: "audit_export",
         summary: "Gives every entry of the audit log that fits, newest first.",
         limit: SMALL, form: lines::<wire::AuditEntry>().query::<wire::AuditQuery>(), handler: || get(api::audit_export) },
+    Route { method: HttpMethod::Get, path: "/v1/system/status", access: Access::Needs(Permission::Read), name: "system_status",
+        summary: "Says how the operating system is: slot, memory, disks, clock, problems.",
+        limit: SMALL, form: out::<aros::Status>(), handler: || get(system::pass) },
+    Route { method: HttpMethod::Get, path: "/v1/system/units", access: Access::Needs(Permission::Read), name: "unit_list",
+        summary: "Lists the units of the service manager.",
+        limit: SMALL, form: out::<Vec<aros::Unit>>(), handler: || get(system::pass) },
+    Route { method: HttpMethod::Get, path: "/v1/system/journal", access: Access::Needs(Permission::Logs), name: "journal",
+        summary: "Gives lines of the journal, and goes on with new ones if asked to.",
+        limit: SMALL, form: lines::<aros::JournalLine>().query::<aros::JournalQuery>(), handler: || get(system::pass) },
+    Route { method: HttpMethod::Get, path: "/v1/system/network", access: Access::Needs(Permission::Read), name: "network",
+        summary: "Says what the network is configured as, what is there, and what is on trial.",
+        limit: SMALL, form: out::<aros::NetworkStatus>(), handler: || get(system::pass) },
+    Route { method: HttpMethod::Post, path: "/v1/system/network/confirm", access: Access::Needs(Permission::System), name: "network_confirm",
+        summary: "Keeps the change of the network that is on trial.",
+        limit: SMALL, form: out::<aros::Done>(), handler: || post(system::pass) },
+    Route { method: HttpMethod::Post, path: "/v1/system/power", access: Access::Needs(Permission::System), name: "power",
+        summary: "Restarts the box, restarts it into the recovery system, or switches it off.",
+        limit: SMALL, form: out::<aros::Done>().body::<aros::PowerRequest>(), handler: || post(system::pass) },
+    Route { method: HttpMethod::Post, path: "/v1/system/identify", access: Access::Needs(Permission::System), name: "identify",
+        summary: "Blinks and rings, so that someone finds the box.",
+        limit: SMALL, form: out::<aros::Done>().body::<aros::IdentifyRequest>(), handler: || post(system::pass) },
+    Route { method: HttpMethod::Post, path: "/v1/system/factory-reset", access: Access::Needs(Permission::System), name: "factory_reset",
+        summary: "Destroys the keys of `state` and `data`, and with them everything that is not in the image.",
+        limit: SMALL, form: out::<aros::ResetAnswer>().body::<aros::ResetRequest>(), handler: || post(system::pass) },
+    Route { method: HttpMethod::Get, path: "/v1/system/support", access: Access::Needs(Permission::Read), name: "support",
+        summary: "Says whether a support session is open; `null` where none is.",
+        limit: SMALL, form: out::<Option<aros::SupportSession>>(), handler: || get(system::pass) },
+    Route { method: HttpMethod::Post, path: "/v1/system/support", access: Access::Needs(Permission::System), name: "support_open",
+        summary: "Opens a log-in on the box's own screen and serial console for a time; its password is shown once.",
+        limit: SMALL, form: out::<aros::SupportSession>().body::<aros::SupportRequest>(), handler: || post(system::pass) },
+    Route { method: HttpMethod::Delete, path: "/v1/system/support", access: Access::Needs(Permission::System), name: "support_close",
+        summary: "Ends the support session.",
+        limit: SMALL, form: out::<aros::Done>(), handler: || delete(system::pass) },
+    Route { method: HttpMethod::Get, path: "/v1/system/support/bundle", access: Access::Needs(Permission::Logs), name: "support_bundle",
+        summary: "Gives a support bundle: an archive of status, journal and black box, without secrets.",
+        limit: SMALL, form: file(), handler: || get(system::pass) },
+    Route { method: HttpMethod::Get, path: "/v1/system/blackbox", access: Access::Needs(Permission::Read), name: "blackbox",
+        summary: "Gives the black box, and why the box is not in the slot that was chosen last.",
+        limit: SMALL, form: out::<aros::BlackBoxView>(), handler: || get(system::pass) },
+    Route { method: HttpMethod::Get, path: "/v1/system/probes", access: Access::Needs(Permission::Read), name: "probe_list",
+        summary: "Gives the functional probes by which a slot is confirmed.",
+        limit: SMALL, form: out::<Vec<aros::Probe>>(), handler: || get(system::pass) },
+    Route { method: HttpMethod::Get, path: "/v1/system/identity", access: Access::Needs(Permission::Read), name: "identity",
+        summary: "Says who the box is: its key's fingerprint.",
+        limit: SMALL, form: out::<serde_json::Value>(), handler: || get(system::pass) },
+    Route { method: HttpMethod::Get, path: "/v1/system/update", access: Access::Needs(Permission::Read), name: "update",
+        summary: "Says what lies in the slots, and what an installation is doing.",
+        limit: SMALL, form: out::<aros::UpdateStatus>(), handler: || get(system::pass) },
+    Route { method: HttpMethod::Put, path: "/v1/system/update/bundle", access: Access::Needs(Permission::System), name: "update_upload",
+        summary: "Takes an update bundle, to be installed by the next call.",
+        limit: BUNDLE, form: out::<aros::BundleInfo>().upload(), handler: || put(system::pass) },
+    Route { method: HttpMethod::Get, path: "/v1/system/update/bundle", access: Access::Public, name: "update_bundle",
+        summary: "Gives the bundle uploaded last to neighbours, whole or in ranges; it is signed and holds no secret.",
+        limit: SMALL, form: file(), handler: || get(system::download) },
+    Route { method: HttpMethod::Post, path: "/v1/system/update/install", access: Access::Needs(Permission::System), name: "update_install",
+        summary: "Installs a bundle into the slot that does not run; `GET /v1/system/update` says how it goes.",
+        limit: SMALL, form: out::<aros::InstallStatus>().body::<aros::InstallRequest>(), handler: || post(system::pass) },
+    Route { method: HttpMethod::Post, path: "/v1/system/update/rollback", access: Access::Needs(Permission::System), name: "update_rollback",
+        summary: "Makes the other slot start next and restarts.",
+        limit: SMALL, form: out::<aros::Done>(), handler: || post(system::pass) },
 ];
 
 #[cfg(test)]
@@ -237,6 +326,8 @@ mod tests {
     fn only_these_calls_are_open_to_strangers() {
         let public = ROUTES.iter().filter(|route| route.access == Access::Public);
         let names: Vec<&str> = public.map(|route| route.name).collect();
-        assert_eq!(names, ["openapi", "claim_info", "claim", "login"]);
+        let expected =
+            ["openapi", "claim_info", "claim", "login", "session", "session_open", "update_bundle"];
+        assert_eq!(names, expected);
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arapi::arclst::{Change, Expect, Transaction};
@@ -32,10 +32,11 @@ use crate::gate::{Caller, gate, with_security_headers};
 use crate::lockout::{Key, Lockout, Wait};
 use crate::password::{Passwords, check_new};
 use crate::people::{Mirror, People};
+use crate::recovery::{self, Recovery};
 use crate::remote::passed_on;
-use crate::tls::{OwnCertificate, TlsError, load_or_make};
+use crate::tls::{OwnCertificate, TlsError};
 use crate::tokens::NewToken;
-use crate::{listen, pickup, plan};
+use crate::{listen, pages, pickup, plan, system, tls};
 
 /// How long the start waits for the object store; after that it comes up without.
 const STORE_WAIT: Duration = Duration::from_secs(20);
@@ -78,7 +79,7 @@ pub struct Server {
     router: Router,
     network: TcpListener,
     local_addr: SocketAddr,
-    certificate: Option<OwnCertificate>,
+    certificate: Option<Arc<OwnCertificate>>,
     local: UnixListener,
     token: String,
     stopper: Stopper,
@@ -94,8 +95,8 @@ impl Server {
         let certificate = match config.tls {
             TlsMode::Off => None,
             TlsMode::SelfSigned => {
-                let made = load_or_make(&config.state_dir.join("tls"), &host_name());
-                Some(made.map_err(StartError::Tls)?)
+                let made = OwnCertificate::load(&config.state_dir.join("tls"), &host_name());
+                Some(Arc::new(made.map_err(StartError::Tls)?))
             }
         };
         let network = bind(&config).await?;
@@ -106,15 +107,25 @@ impl Server {
         let socket = config.runtime_dir.join("arwadm.sock");
         let local = listen_unix(&socket, 0o660).map_err(StartError::Socket)?;
         let token = peer_token(&config.runtime_dir).map_err(StartError::Socket)?;
-        let app = App::new(config, audit, own_uid, certificate.as_ref(), &stop);
+        let app = App::new(config, audit, own_uid, certificate.clone(), &stop);
         if let Some(certificate) = &certificate {
-            log::info!(fingerprint = certificate.fingerprint; "certificate in use");
+            log::info!(fingerprint = certificate.fingerprint(); "certificate in use");
+            tls::show(&app.config.runtime_dir, certificate);
         }
         let router = router(&app);
         let first_run = tokio::spawn(first_run(app.clone()));
-        if tokio::time::timeout(STORE_WAIT, first_run).await.is_err() {
+        let recovery = tokio::spawn(recovery::watch(app.clone(), stop.clone()));
+        let known = async {
+            tokio::select! {
+                _ = first_run => {}
+                () = app.recovery_begins() => {}
+            }
+        };
+        if tokio::time::timeout(STORE_WAIT, known).await.is_err() {
             log::warn!(waited_ms = STORE_WAIT.as_millis(); "the object store does not answer; starting without it");
         }
+        // Goes on by itself where the slot is not known yet.
+        drop(recovery);
         Ok(Self { app, router, network, local_addr, certificate, local, token, stopper, stop })
     }
 
@@ -130,7 +141,15 @@ impl Server {
         } = self;
         let mut parts = JoinSet::new();
         let limits = listen::Limits::with_connections(app.config.connections);
-        let tls = certificate.map(|certificate| certificate.acceptor);
+        let tls = certificate.as_ref().map(|certificate| certificate.acceptor());
+        if let Some(certificate) = certificate {
+            parts.spawn(tls::follow(
+                certificate,
+                app.config.runtime_dir.clone(),
+                host_name,
+                own_stop.clone(),
+            ));
+        }
         // What a service's code may not do under the user of the core, it may not do by naming itself a unit.
         let to_local = whole(for_peers(router.clone(), &token));
         parts.spawn(listen::serve_network(network, tls, whole(router), limits, own_stop.clone()));
@@ -175,7 +194,10 @@ fn router(app: &App) -> Router {
         let passes = from_fn_with_state((app.clone(), route), gate);
         router = router.route(route.path, (route.handler)().route_layer(passes));
     }
-    router.layer(axum::extract::DefaultBodyLimit::disable()).with_state(app.clone())
+    router
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .with_state(app.clone())
+        .merge(pages::router())
 }
 
 /// What the handlers share.  Cheap to clone.
@@ -192,7 +214,11 @@ pub(crate) struct Parts {
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// Held while a deployment is checked and committed.
     pub(crate) deploying: tokio::sync::Mutex<()>,
-    fingerprint: Option<String>,
+    /// Downloads of the update bundle that are still free.
+    pub(crate) downloads: Arc<tokio::sync::Semaphore>,
+    certificate: Option<Arc<OwnCertificate>>,
+    recovery: OnceLock<Recovery>,
+    recovery_begins: tokio::sync::Notify,
     lockout: Mutex<Lockout>,
     passwords: Passwords,
     code: Mutex<Option<ClaimCode>>,
@@ -239,7 +265,7 @@ impl App {
         config: Config,
         audit: Audit,
         own_uid: u32,
-        certificate: Option<&OwnCertificate>,
+        certificate: Option<Arc<OwnCertificate>>,
         stop: &Stop,
     ) -> Self {
         let client = arclst::Client::in_runtime_dir(&config.runtime_dir);
@@ -250,12 +276,62 @@ impl App {
             own_uid,
             changing: tokio::sync::Mutex::default(),
             deploying: tokio::sync::Mutex::default(),
-            fingerprint: certificate.map(|certificate| certificate.fingerprint.clone()),
+            downloads: Arc::new(tokio::sync::Semaphore::new(system::DOWNLOADS)),
+            certificate,
+            recovery: OnceLock::new(),
+            recovery_begins: tokio::sync::Notify::new(),
             lockout: Mutex::default(),
             passwords: Passwords::default(),
             code: Mutex::default(),
             refusals: Mutex::default(),
         }))
+    }
+
+    /// What the recovery system runs with; none in the usual one.
+    pub(crate) fn recovery(&self) -> Option<&Recovery> {
+        self.recovery.get()
+    }
+
+    /// From now on this is the recovery system.
+    pub(crate) fn enter_recovery(&self, recovery: Recovery) {
+        // A second time changes nothing: it is entered once, by one task.
+        drop(self.recovery.set(recovery));
+        self.recovery_begins.notify_one();
+    }
+
+    async fn recovery_begins(&self) {
+        self.recovery_begins.notified().await;
+    }
+
+    /// Whether people come over TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.certificate.is_some()
+    }
+
+    /// The user's number of a service of this box, where services have users of their own.
+    pub(crate) fn uid_of(&self, service: &str) -> Option<u32> {
+        let users = std::fs::read_to_string("/etc/passwd").ok()?;
+        let name = format!("arint-{service}");
+        let line = users.lines().find(|line| line.split(':').next() == Some(name.as_str()))?;
+        line.split(':').nth(2)?.parse().ok()
+    }
+
+    /// What a user may do.
+    pub(crate) async fn permissions(&self, user: &str) -> Vec<arapi::objects::Permission> {
+        if self.recovery().is_some() {
+            return recovery::PERMISSIONS.into();
+        }
+        self.mirror.first().await.permissions(user).into_iter().collect()
+    }
+
+    /// Ends the log-in that a call came with.
+    pub(crate) async fn log_out(&self, caller: &Caller) -> Result<Done, ApiError> {
+        if let (Some(recovery), Some(token)) = (self.recovery(), &caller.token) {
+            recovery.end(token);
+            self.note(vec![self.entry(caller, format!("Token/{token}"))]).await?;
+            return Ok(Done { revision: 0 });
+        }
+        self.end_tokens(caller, caller.token.clone().into_iter().collect()).await
     }
 
     /// The object store, called as part of this request.
@@ -347,12 +423,15 @@ impl App {
 
     /// What a stranger may know.
     pub(crate) async fn claim_info(&self) -> ClaimInfo {
-        let claimed = self.mirror.first().await.is_claimed();
+        let recovery = self.recovery().map(|recovery| recovery.why.clone());
+        // Whom a box in recovery belongs to cannot be read there; it is not to be claimed in any case.
+        let claimed = recovery.is_some() || self.mirror.first().await.is_claimed();
         ClaimInfo {
             claimed,
             node: self.node().await,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            fingerprint: self.fingerprint.clone(),
+            fingerprint: self.certificate.as_ref().map(|certificate| certificate.fingerprint()),
+            recovery,
         }
     }
 
@@ -422,6 +501,9 @@ impl App {
         caller: &Caller,
         request: LoginRequest,
     ) -> Result<TokenAnswer, ApiError> {
+        if let Some(recovery) = self.recovery() {
+            return self.recovery_login(caller, recovery, request).await;
+        }
         let people = self.mirror.first().await;
         let user = ObjectName::parse(&request.user).ok();
         let known = user.as_ref().and_then(|user| people.users.get(user));
@@ -563,7 +645,7 @@ impl App {
         Ok(committed.revision)
     }
 
-    fn attempt(&self, keys: &[Key]) -> Result<(), ApiError> {
+    pub(crate) fn attempt(&self, keys: &[Key]) -> Result<(), ApiError> {
         let mut lockout = self.lockout.lock().unwrap_or_else(PoisonError::into_inner);
         lockout.attempt(keys, Instant::now()).map_err(|wait: Wait| {
             let refused = ApiError::new(ErrorCode::TooManyRequests, wait.to_string());
@@ -571,7 +653,7 @@ impl App {
         })
     }
 
-    fn succeeded(&self, keys: &[Key]) {
+    pub(crate) fn succeeded(&self, keys: &[Key]) {
         self.lockout.lock().unwrap_or_else(PoisonError::into_inner).succeeded(keys);
     }
 }
@@ -622,6 +704,8 @@ fn show_code(app: &App, runtime_dir: &Path) {
         log::error!(error:% = Chain(&err); "cannot keep the first-run code in its file");
         ClaimCode::random()
     });
+    // Secrets never reach a log, and this one does on purpose: a box without a screen is claimed by whoever can read
+    // its serial console or journal.  It opens one door once, and is worth nothing after the claim.
     log::warn!(code = code.shown(), path:% = path.display(); "this box is not claimed; claim it with this code");
     *app.code.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
 }

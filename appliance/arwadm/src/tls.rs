@@ -1,17 +1,28 @@
 //! The box's own certificate: made at the first start, kept with its key, known by its fingerprint.
+//!
+//! When the box is renamed the certificate is made anew, for the same key: who pinned the key (`arctl`) notices nothing.
+//!
+//! **Invariant:** the key is made once; only a factory reset or an admin who removes it ends it.
 
 use std::net::UdpSocket;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use arbase::{Chain, Stop};
 use arstore::file::{FileError, read, write_private};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
 use crate::tokens::sha256_hex;
+
+/// Between two looks at the host name.
+const LOOK: Duration = Duration::from_secs(15);
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -42,70 +53,186 @@ pub enum TlsError {
     },
 }
 
-/// A certificate in use.
+/// The certificate in use, and how it is renewed.
 pub(crate) struct OwnCertificate {
-    /// Accepts connections with it.
-    pub(crate) acceptor: TlsAcceptor,
-    /// SHA-256 of the certificate, in hexadecimal.
-    pub(crate) fingerprint: String,
+    dir: PathBuf,
+    acceptor: TlsAcceptor,
+    now: Arc<InUse>,
 }
 
 impl std::fmt::Debug for OwnCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OwnCertificate")
-            .field("fingerprint", &self.fingerprint)
+            .field("fingerprint", &self.fingerprint())
             .finish_non_exhaustive()
     }
 }
 
-/// Loads the certificate of the folder, or makes it.
-pub(crate) fn load_or_make(dir: &Path, host: &str) -> Result<OwnCertificate, TlsError> {
-    let (cert_path, key_path) = (dir.join("cert.pem"), dir.join("key.pem"));
-    let (cert, key) = match (read(&cert_path)?, read(&key_path)?) {
-        (Some(cert), Some(key)) => (cert, key),
-        _ => {
-            let (cert, key) = make(host)?;
-            // The key first: a certificate without its key is made anew.
-            write_private(&key_path, key.as_bytes())?;
-            write_private(&cert_path, cert.as_bytes())?;
-            (cert.into_bytes(), key.into_bytes())
+/// What a handshake takes; replaced while connections go on.
+struct InUse(RwLock<(Arc<CertifiedKey>, String, Vec<String>)>);
+
+impl std::fmt::Debug for InUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("InUse")
+    }
+}
+
+impl ResolvesServerCert for InUse {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).0))
+    }
+}
+
+impl OwnCertificate {
+    /// Loads the certificate of the folder, or makes it; one that lacks the host name or an address of the box is
+    /// made anew for the same key.
+    pub(crate) fn load(dir: &Path, host: &str) -> Result<Self, TlsError> {
+        let mut names = names_of(host);
+        names.extend(own_addresses());
+        let now = Arc::new(InUse(RwLock::new(usable(dir, host, &names)?)));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|source| TlsError::Use { dir: dir.display().to_string(), source })?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&now) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Ok(Self { dir: dir.to_owned(), acceptor, now })
+    }
+
+    /// Accepts connections with it.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        self.acceptor.clone()
+    }
+
+    /// SHA-256 of the certificate, in hexadecimal.
+    pub(crate) fn fingerprint(&self) -> String {
+        self.now.0.read().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// Makes the certificate anew if it lacks the host name; says whether it did.
+    ///
+    /// Addresses come and go with DHCP and are only looked at when the box starts: whoever has accepted this
+    /// certificate in a browser is not asked again each time.
+    fn renew(&self, host: &str) -> Result<bool, TlsError> {
+        let wanted = names_of(host);
+        let has = self.now.0.read().unwrap_or_else(PoisonError::into_inner).2.clone();
+        if wanted.iter().all(|name| has.contains(name)) {
+            return Ok(false);
         }
-    };
+        let names: Vec<String> = wanted.into_iter().chain(own_addresses()).collect();
+        let renewed = usable(&self.dir, host, &names)?;
+        *self.now.0.write().unwrap_or_else(PoisonError::into_inner) = renewed;
+        Ok(true)
+    }
+}
+
+/// Puts the fingerprint where the unit that draws the screen finds it.
+pub(crate) fn show(runtime_dir: &Path, certificate: &OwnCertificate) {
+    let path = runtime_dir.join("certificate-fingerprint");
+    if let Err(err) = std::fs::write(&path, format!("{}\n", certificate.fingerprint())) {
+        log::warn!(path:% = path.display(), error:% = Chain(&err); "cannot show the certificate's fingerprint");
+    }
+}
+
+/// Follows the host name: a box that is renamed has a certificate for its new name within seconds.
+pub(crate) async fn follow(
+    certificate: Arc<OwnCertificate>,
+    runtime_dir: PathBuf,
+    host_name: fn() -> String,
+    stop: Stop,
+) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = stop.wait() => return,
+        }
+        let host = host_name();
+        match certificate.renew(&host) {
+            Ok(true) => {
+                show(&runtime_dir, &certificate);
+                log::info!(name = host, fingerprint = certificate.fingerprint(); "certificate made anew for the new name, with the same key");
+            }
+            Ok(false) => {}
+            Err(err) => log::error!(error:% = Chain(&err); "cannot make the certificate anew"),
+        }
+    }
+}
+
+/// Loads certificate and key, making what is missing or lacks one of `names`.
+fn usable(
+    dir: &Path,
+    host: &str,
+    names: &[String],
+) -> Result<(Arc<CertifiedKey>, String, Vec<String>), TlsError> {
+    let (cert_path, key_path, names_path) =
+        (dir.join("cert.pem"), dir.join("key.pem"), dir.join("names"));
+    let kept_names = read(&names_path)?.unwrap_or_default();
+    let kept_names: Vec<String> =
+        String::from_utf8_lossy(&kept_names).lines().map(ToOwned::to_owned).collect();
+    let is_for_all = names.iter().all(|name| kept_names.contains(name));
     let pem = |path: &Path| {
         let path = path.display().to_string();
         move |source| TlsError::Pem { path, source }
     };
+    let (cert, key, names) = match (read(&cert_path)?, read(&key_path)?) {
+        (Some(cert), Some(key)) if is_for_all => (cert, key, kept_names),
+        (cert, key) => {
+            // Damage is told, not painted over with a new certificate.
+            if let Some(cert) = cert {
+                CertificateDer::from_pem_slice(&cert).map_err(pem(&cert_path))?;
+            }
+            let key = match key {
+                Some(key) => {
+                    KeyPair::from_pem(&String::from_utf8_lossy(&key)).map_err(TlsError::Make)?
+                }
+                None => KeyPair::generate().map_err(TlsError::Make)?,
+            };
+            let cert = make(host, names, &key)?;
+            let key = key.serialize_pem().into_bytes();
+            // The key first: a certificate without its key is made anew.  The names last: without them, too.
+            write_private(&key_path, &key)?;
+            write_private(&cert_path, cert.as_bytes())?;
+            write_private(&names_path, names.join("\n").as_bytes())?;
+            (cert.into_bytes(), key, names.to_vec())
+        }
+    };
     let cert = CertificateDer::from_pem_slice(&cert).map_err(pem(&cert_path))?;
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(pem(&key_path))?;
     let fingerprint = sha256_hex(&cert);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![cert], key))
+    let provider = rustls::crypto::ring::default_provider();
+    let certified = CertifiedKey::from_der(vec![cert], key, &provider)
         .map_err(|source| TlsError::Use { dir: dir.display().to_string(), source })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(OwnCertificate { acceptor: TlsAcceptor::from(Arc::new(config)), fingerprint })
+    Ok((Arc::new(certified), fingerprint, names))
 }
 
-/// Certificate and key in PEM.
-fn make(host: &str) -> Result<(String, String), TlsError> {
+/// Whether a host name can stand in a certificate.
+fn is_name(host: &str) -> bool {
+    !host.is_empty()
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+}
+
+/// The names a certificate has to have, addresses apart.
+fn names_of(host: &str) -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    let is_name = !host.is_empty()
-        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
-    if is_name && host != "localhost" {
+    if is_name(host) && host != "localhost" {
         names.push(host.to_owned());
         if !host.contains('.') {
             names.push(format!("{host}.local"));
         }
     }
-    names.extend(own_addresses());
-    let key = KeyPair::generate().map_err(TlsError::Make)?;
-    let mut params = CertificateParams::new(names).map_err(TlsError::Make)?;
-    let title = if is_name { host } else { "ARINT" };
+    names
+}
+
+/// A certificate in PEM.
+fn make(host: &str, names: &[String], key: &KeyPair) -> Result<String, TlsError> {
+    let mut params = CertificateParams::new(names.to_vec()).map_err(TlsError::Make)?;
+    let title = if is_name(host) { host } else { "ARINT" };
     params.distinguished_name.push(DnType::CommonName, title);
     params.distinguished_name.push(DnType::OrganizationName, "ARINT box");
-    let cert = params.self_signed(&key).map_err(TlsError::Make)?;
-    Ok((cert.pem(), key.serialize_pem()))
+    let cert = params.self_signed(key).map_err(TlsError::Make)?;
+    Ok(cert.pem())
 }
 
 /// The addresses this box would call from.  Nothing is sent: connecting a datagram socket only asks
@@ -131,18 +258,35 @@ mod tests {
     #[test]
     fn the_certificate_is_made_once_and_its_key_is_private() {
         let dir = tempfile::tempdir().unwrap();
-        let first = load_or_make(dir.path(), "box-7").unwrap();
-        assert_eq!(first.fingerprint.len(), 64);
+        let first = OwnCertificate::load(dir.path(), "box-7").unwrap();
+        assert_eq!(first.fingerprint().len(), 64);
         let mode = std::fs::metadata(dir.path().join("key.pem")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let again = load_or_make(dir.path(), "box-7").unwrap();
-        assert_eq!(again.fingerprint, first.fingerprint);
+        let again = OwnCertificate::load(dir.path(), "box-7").unwrap();
+        assert_eq!(again.fingerprint(), first.fingerprint());
+    }
+
+    #[test]
+    fn a_renamed_box_gets_a_certificate_for_its_new_name_and_keeps_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let certificate = OwnCertificate::load(dir.path(), "box-7").unwrap();
+        let key = || std::fs::read(dir.path().join("key.pem")).unwrap();
+        let (first, first_key) = (certificate.fingerprint(), key());
+        assert!(!certificate.renew("box-7").unwrap());
+        assert!(certificate.renew("cellar").unwrap());
+        assert_ne!(certificate.fingerprint(), first);
+        assert_eq!(key(), first_key);
+        let names = std::fs::read_to_string(dir.path().join("names")).unwrap();
+        assert!(names.lines().any(|name| name == "cellar.local"), "{names}");
+        // The same after a restart.
+        let again = OwnCertificate::load(dir.path(), "cellar").unwrap();
+        assert_eq!(again.fingerprint(), certificate.fingerprint());
     }
 
     #[test]
     fn a_host_name_that_is_none_does_not_stop_the_box() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(load_or_make(dir.path(), "what ever_ö").is_ok());
+        assert!(OwnCertificate::load(dir.path(), "what ever_ö").is_ok());
     }
 
     #[test]
@@ -150,7 +294,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("cert.pem"), "x").unwrap();
         std::fs::write(dir.path().join("key.pem"), "x").unwrap();
-        let refused = load_or_make(dir.path(), "box").unwrap_err().to_string();
+        let refused = OwnCertificate::load(dir.path(), "box").unwrap_err().to_string();
         assert_eq!(
             refused,
             format!(
