@@ -13,11 +13,11 @@ const WHO: &str = "system:first-run";
 
 /// The roles that exist from the start, with what each may do.
 fn roles() -> [(&'static str, Vec<Permission>, &'static str); 4] {
-    use Permission::{Access, Audit, Configure, Develop, Logs, Operate, Read};
+    use Permission::{Access, Audit, Configure, Develop, Logs, Operate, Read, System};
     let viewer = vec![Read, Logs];
     let operator = [viewer.clone(), vec![Operate]].concat();
     let developer = [operator.clone(), vec![Develop]].concat();
-    let admin = [developer.clone(), vec![Configure, Access, Audit]].concat();
+    let admin = [developer.clone(), vec![Configure, Access, Audit, System]].concat();
     [
         ("viewer", viewer, "Reads objects, status, figures and logs"),
         ("operator", operator, "Also invokes services by hand and pings connections"),

@@ -14,7 +14,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the answer is no (`diff` found differences, `status` found the box not well).";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the answer is no (`diff` found differences, `status` found the box not well, `system probes` found one that fails).";
 
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
@@ -199,6 +199,24 @@ pub(crate) enum Command {
     /// Credentials of channels and connections
     #[command(subcommand)]
     Security(SecurityCommand),
+    /// Update the box, and see what lies in its slots
+    #[command(subcommand)]
+    Update(UpdateCommand),
+    /// The operating system of the box: units, journal, power
+    #[command(subcommand)]
+    System(SystemCommand),
+    /// The network of the box
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Let somebody help: a log-in for a time, and what he needs to know
+    #[command(subcommand)]
+    Support(SupportCommand),
+    /// Destroy everything on the box but its image
+    FactoryReset {
+        /// The box's host name, instead of typing it on the terminal
+        #[arg(long, value_name = "NAME")]
+        hostname: Option<String>,
+    },
     /// Write the completions of a shell
     Completion {
         /// The shell
@@ -360,4 +378,116 @@ pub(crate) enum SecurityCommand {
         /// The security
         name: String,
     },
+}
+
+/// What can be done about updates.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UpdateCommand {
+    /// Show what lies in the slots, and what an installation is doing
+    Status,
+    /// Install a bundle into the slot that does not run, and restart into it
+    Install {
+        /// A bundle file, or the http:// or https:// URL of one that the box can reach
+        #[arg(value_name = "FILE|URL")]
+        source: String,
+        /// Take a version that is older than what may be installed
+        #[arg(long)]
+        allow_downgrade: bool,
+        /// Leave the restart for later
+        #[arg(long)]
+        no_reboot: bool,
+        /// Wait over the restart until the box is confirmed, or has fallen back
+        #[arg(long, conflicts_with = "no_reboot")]
+        wait: bool,
+    },
+    /// Start the other slot again, at once
+    Rollback,
+}
+
+/// What can be seen and done of the operating system.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SystemCommand {
+    /// Say how the operating system is; exits with 3 if it is not well
+    Status,
+    /// Show the units of the service manager
+    Units,
+    /// Show lines of the journal
+    Journal {
+        /// Go on with new lines
+        #[arg(short, long)]
+        follow: bool,
+        /// Only lines of this unit, for example arsrv.service
+        #[arg(long)]
+        unit: Option<String>,
+        /// Only lines of this start: 0 is the present one, -1 the one before
+        #[arg(long, allow_negative_numbers = true, value_name = "N")]
+        boot: Option<i32>,
+        /// Only lines of this priority and graver ones, 0 (emergency) to 7 (debug)
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=7))]
+        priority: Option<u8>,
+        /// At most so many lines, the newest
+        #[arg(long, default_value_t = 500, value_name = "N")]
+        lines: u32,
+    },
+    /// Restart the box in an orderly way
+    Reboot,
+    /// Switch the box off
+    PowerOff,
+    /// Restart the box into its recovery system
+    Recovery,
+    /// Blink and ring, so that someone finds the box
+    Identify {
+        /// For so long, seconds, 1 to 600
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=600))]
+        seconds: u32,
+    },
+    /// Show the functional probes by which a slot is confirmed; exits with 3 if one fails
+    Probes,
+    /// Say why the box is not in the slot that was chosen last
+    Why,
+    /// Show the black box, newest first
+    Blackbox {
+        /// At most so many entries
+        #[arg(long, default_value_t = 30, value_name = "N")]
+        most: usize,
+    },
+}
+
+/// What can be seen and done of the network.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Show what is configured, what is there, and what is on trial
+    Show,
+    /// Keep the change that is on trial
+    Confirm,
+    /// Try a Network object; without a confirmation the box goes back to what it had
+    Set {
+        /// A file with one Network object, or `-` for stdin
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// Connect to the box again, and confirm if it is reached
+        #[arg(long)]
+        confirm_after_check: bool,
+    },
+}
+
+/// What can be done for someone who helps.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SupportCommand {
+    /// Load the support bundle: status, journal and black box, without secrets
+    Bundle {
+        /// Where to write it; `-` is stdout
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Open a log-in on the box's own screen and serial console
+    Open {
+        /// For so long, minutes, 1 to 480
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=480))]
+        minutes: u32,
+    },
+    /// End the log-in
+    Close,
+    /// Say whether there is a log-in
+    Status,
 }

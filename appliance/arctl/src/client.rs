@@ -11,10 +11,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::pin::{Pin, Trust};
+use crate::pin::{Pin, Seen, Trust};
 
 /// Longest time for one call: a deployment may take its time.
 const LIMIT: Duration = Duration::from_secs(150);
+/// Bytes of a file that are read at one time.
+const CHUNK: usize = 256 * 1024;
 /// Longest time to connect.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -71,8 +73,8 @@ impl Api {
         &self.server
     }
 
-    /// The fingerprint of the certificate it has presented.
-    pub(crate) fn fingerprint(&self) -> Option<String> {
+    /// The certificate it has presented.
+    pub(crate) fn fingerprint(&self) -> Option<Seen> {
         self.pin.seen()
     }
 
@@ -102,12 +104,54 @@ impl Api {
         body: Option<&B>,
     ) -> Result<T, Failure> {
         let answer = self.send(method, path, body, Some(LIMIT)).await?;
+        self.decode(answer).await
+    }
+
+    async fn decode<T: DeserializeOwned>(&self, answer: Response) -> Result<T, Failure> {
         let status = answer.status().as_u16();
         let text = answer.bytes().await.map_err(|source| self.broken(source))?;
         let value: Value = serde_json::from_slice(&text)
             .map_err(|_| Failure::Foreign { server: self.server.clone(), status })?;
         serde_json::from_value(value)
             .map_err(|source| Failure::Document { server: self.server.clone(), source })
+    }
+
+    /// Uploads a file, telling how much has gone; an upload takes as long as it takes.
+    pub(crate) async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        file: tokio::fs::File,
+        length: u64,
+        told: impl Fn(u64) + Send + 'static,
+    ) -> Result<T, Failure> {
+        let chunks = futures_util::stream::try_unfold((file, 0u64), move |(mut file, before)| {
+            let mut chunk = bytes::BytesMut::with_capacity(CHUNK);
+            told(before);
+            async move {
+                let read = tokio::io::AsyncReadExt::read_buf(&mut file, &mut chunk).await?;
+                let after = before.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+                Ok::<_, std::io::Error>((read > 0).then(|| (chunk.freeze(), (file, after))))
+            }
+        });
+        let request = self
+            .http
+            .put(format!("{}{path}", self.server))
+            .header("content-type", "application/octet-stream")
+            .header("content-length", length)
+            .body(reqwest::Body::wrap_stream(chunks));
+        let answer = self.carry_out(request, path).await?;
+        self.decode(answer).await
+    }
+
+    /// An answer that is a file, chunk by chunk.
+    pub(crate) async fn download(&self, path: &str) -> Result<Download, Failure> {
+        let answer = self.send::<()>(Method::GET, path, None, None).await?;
+        Ok(Download { answer, server: self.server.clone() })
+    }
+
+    /// The same box over connections of their own, so that an old one that still stands proves nothing.
+    pub(crate) fn anew(&self) -> Result<Self, Failure> {
+        Self::new(self.server.clone(), self.token.clone(), self.pin.trust().clone())
     }
 
     /// Opens an answer that goes on.
@@ -127,13 +171,21 @@ impl Api {
         if let Some(limit) = limit {
             request = request.timeout(limit);
         }
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
         if let Some(body) = body {
             let text = serde_json::to_vec(body)
                 .map_err(|source| Failure::Document { server: self.server.clone(), source })?;
             request = request.header("content-type", "application/json").body(text);
+        }
+        self.carry_out(request, path).await
+    }
+
+    async fn carry_out(
+        &self,
+        mut request: reqwest::RequestBuilder,
+        path: &str,
+    ) -> Result<Response, Failure> {
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
         }
         let answer = request.send().await.map_err(|source| self.unreachable(source))?;
         let status = answer.status();
@@ -162,12 +214,30 @@ impl Api {
         let server = self.server.clone();
         match (self.pin.trust(), self.pin.seen()) {
             (Trust::Nothing, Some(_)) => Failure::UnknownCertificate { server },
-            (Trust::Pinned(pinned), Some(seen)) if *pinned != seen => {
-                Failure::OtherCertificate { server, seen, pinned: pinned.clone() }
+            (Trust::Pinned(pinned), Some(seen)) if !pinned.accepts(&seen) => {
+                let pinned = pinned.fingerprint.clone();
+                Failure::OtherCertificate { server, seen: seen.fingerprint, pinned }
             }
             _ if source.is_timeout() && !source.is_connect() => Failure::Late { server },
             _ => Failure::Unreachable { server, source: source.without_url() },
         }
+    }
+}
+
+/// An answer that is a file.
+#[derive(Debug)]
+pub(crate) struct Download {
+    answer: Response,
+    server: String,
+}
+
+impl Download {
+    /// The next bytes; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        self.answer.chunk().await.map_err(|source| Failure::Broken {
+            server: self.server.clone(),
+            source: source.without_url(),
+        })
     }
 }
 

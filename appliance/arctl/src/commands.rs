@@ -17,13 +17,14 @@ use crate::client::{Api, parse_server};
 use crate::config::{self, Config, Profile};
 use crate::failure::Failure;
 use crate::out::{self, Table, moment};
-use crate::pin::{Trust, parse_fingerprint};
+use crate::pin::{Pinned, Trust, parse_fingerprint};
 use crate::yaml::{self, Document};
-use crate::{people, prompt, services, watch};
+use crate::{network, people, prompt, services, system, update, watch};
 
 /// Where the box is if nothing says otherwise.
 const DEFAULT_SERVER: &str = "https://127.0.0.1:8183";
-/// What is configured by hand, in the order in which it can be applied.
+/// What is configured by hand and may travel to another box, in the order in which it can be applied.  `System` and
+/// `Network` describe one box and are exported only where they are asked for.
 const BY_HAND: &[Kind] = &[
     Kind::Role,
     Kind::User,
@@ -76,15 +77,19 @@ impl Context {
     }
 
     /// The certificate that is expected.
-    pub(crate) fn pinned(&self) -> Result<Option<String>, Failure> {
-        match &self.common.fingerprint {
-            Some(given) => parse_fingerprint(given).map(Some).ok_or_else(|| {
+    pub(crate) fn pinned(&self) -> Result<Option<Pinned>, Failure> {
+        if let Some(given) = &self.common.fingerprint {
+            let fingerprint = parse_fingerprint(given).ok_or_else(|| {
                 Failure::Usage(
                     "a fingerprint is a SHA-256: 64 hexadecimal digits were expected".to_owned(),
                 )
-            }),
-            None => Ok(self.profile().and_then(|profile| profile.fingerprint.clone())),
+            })?;
+            return Ok(Some(Pinned { fingerprint, key: None }));
         }
+        Ok(self.profile().and_then(|profile| {
+            let fingerprint = profile.fingerprint.clone()?;
+            Some(Pinned { fingerprint, key: profile.key.clone() })
+        }))
     }
 
     /// The box, called with the token at hand.
@@ -151,6 +156,11 @@ async fn on_box(api: &Api, command: Command, json: bool) -> Result<(), Failure> 
         Command::Token(command) => people::token(api, command, json).await,
         Command::Secret(command) => people::secret(api, command, json).await,
         Command::Security(command) => people::security(api, command, json).await,
+        Command::Update(command) => update::update(api, command, json).await,
+        Command::System(command) => system::system(api, command, json).await,
+        Command::Network(command) => network::network(api, command, json).await,
+        Command::Support(command) => system::support(api, command, json).await,
+        Command::FactoryReset { hostname } => system::factory_reset(api, hostname, json).await,
         // These need no login and were carried out before.
         Command::Claim { .. }
         | Command::Login { .. }
@@ -222,7 +232,10 @@ fn cell(spec: &Value, field: &str) -> String {
         Some(Value::Array(items)) => {
             let texts = items.iter().map(|item| match item {
                 Value::String(text) => text.clone(),
-                other => other.to_string(),
+                other => match other.get("name").and_then(Value::as_str) {
+                    Some(name) => name.to_owned(),
+                    None => other.to_string(),
+                },
             });
             texts.collect::<Vec<_>>().join(", ")
         }
@@ -257,7 +270,9 @@ fn table(kind: Kind, objects: &[ObjectView]) -> Table {
         Kind::Role => &[("PERMISSIONS", "permissions")],
         Kind::Token => &[("USER", "user"), ("DESCRIPTION", "description")],
         Kind::Node => &[("TITLE", "title")],
-        Kind::UserConfig | Kind::System | Kind::Network => &[],
+        Kind::System => &[("HOSTNAME", "hostname"), ("TIMEZONE", "timezone"), ("NTP", "ntp")],
+        Kind::Network => &[("INTERFACES", "interfaces")],
+        Kind::UserConfig => &[],
     };
     let mut titles = vec!["NAME"];
     titles.extend(columns.iter().map(|(title, _)| *title));
@@ -299,7 +314,7 @@ fn is_by_hand(object: &ObjectView) -> bool {
 }
 
 /// Reads all objects of the files.
-fn read_all(paths: &[PathBuf]) -> Result<Vec<Document>, Failure> {
+pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<Document>, Failure> {
     let mut all: Vec<Document> = Vec::new();
     for (file, text) in read_texts(paths)? {
         for document in yaml::read(&file, &text)? {
@@ -346,7 +361,7 @@ fn read_texts(paths: &[PathBuf]) -> Result<Vec<(String, String)>, Failure> {
     Ok(texts)
 }
 
-fn puts(documents: &[Document]) -> Vec<ChangeRequest> {
+pub(crate) fn puts(documents: &[Document]) -> Vec<ChangeRequest> {
     let put = |document: &Document| ChangeRequest::Put {
         kind: document.kind,
         name: document.name.clone(),
@@ -356,7 +371,7 @@ fn puts(documents: &[Document]) -> Vec<ChangeRequest> {
     documents.iter().map(put).collect()
 }
 
-async fn commit(
+pub(crate) async fn commit(
     api: &Api,
     changes: Vec<ChangeRequest>,
     dry_run: bool,
@@ -598,8 +613,9 @@ mod tests {
 
     #[test]
     fn cells_are_written_for_people() {
-        let spec = json!({"a": true, "b": ["x", "y"], "c": null, "d": 5});
-        let cells: Vec<String> = ["a", "b", "c", "d", "e"].map(|field| cell(&spec, field)).into();
-        assert_eq!(cells, ["yes", "x, y", "", "5", ""]);
+        let spec = json!({"a": true, "b": ["x", "y"], "c": null, "d": 5, "i": [{"name": "end0"}]});
+        let cells: Vec<String> =
+            ["a", "b", "c", "d", "e", "i"].map(|field| cell(&spec, field)).into();
+        assert_eq!(cells, ["yes", "x, y", "", "5", "", "end0"]);
     }
 }

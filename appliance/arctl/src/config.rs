@@ -28,6 +28,9 @@ pub(crate) struct Profile {
     /// SHA-256 of its certificate, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) fingerprint: Option<String>,
+    /// SHA-256 of its certificate's public key, which stays when the certificate is made anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
     /// The user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<String>,

@@ -4,7 +4,7 @@
 //! go to stdout, everything else to stderr.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the answer is no (`diff` found differences, `status` found
-//! the box not well).
+//! the box or a probe not well).
 
 #![expect(clippy::print_stderr, reason = "a program for people: what went wrong is told on stderr")]
 
@@ -13,11 +13,15 @@ mod client;
 mod commands;
 mod config;
 mod failure;
+mod network;
 mod out;
 mod people;
 mod pin;
+mod progress;
 mod prompt;
 mod services;
+mod system;
+mod update;
 mod watch;
 mod yaml;
 

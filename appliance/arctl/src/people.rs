@@ -18,7 +18,7 @@ use crate::commands::{Context, object_path, parse_name};
 use crate::config::Profile;
 use crate::failure::Failure;
 use crate::out::{self, Table, moment};
-use crate::pin::Trust;
+use crate::pin::{Pinned, Seen, Trust};
 use crate::prompt::{self, From};
 
 fn source(password: Password) -> From {
@@ -27,7 +27,7 @@ fn source(password: Password) -> From {
 
 /// The box at the first look: its certificate is shown where it is not known yet, and is the only one
 /// accepted from here on.
-async fn first_look(context: &Context) -> Result<(Api, ClaimInfo, Option<String>), Failure> {
+async fn first_look(context: &Context) -> Result<(Api, ClaimInfo, Option<Seen>), Failure> {
     let pinned = context.pinned()?;
     let trust = pinned.clone().map_or(Trust::FirstUse, Trust::Pinned);
     let looking = Api::new(context.server.clone(), None, trust)?;
@@ -35,12 +35,15 @@ async fn first_look(context: &Context) -> Result<(Api, ClaimInfo, Option<String>
     let seen = looking.fingerprint();
     if let (Some(seen), None) = (&seen, &pinned) {
         eprintln!(
-            "the certificate of {} has the SHA-256\n  {seen}\nit is kept, and no other is accepted from now on; compare it with the one the box shows in its log",
-            looking.server()
+            "the certificate of {} has the SHA-256\n  {}\nit is kept, and no other is accepted from now on; compare it with the one the box shows in its log",
+            looking.server(),
+            seen.fingerprint
         );
     }
     // A new connection, which accepts this certificate only: nothing secret goes to another.
-    let trust = seen.clone().map_or(Trust::Nothing, Trust::Pinned);
+    let trust = seen.clone().map_or(Trust::Nothing, |Seen { fingerprint, key }| {
+        Trust::Pinned(Pinned { fingerprint, key })
+    });
     Ok((Api::new(context.server.clone(), None, trust)?, info, seen))
 }
 
@@ -48,11 +51,13 @@ fn keep(
     context: &mut Context,
     user: &str,
     answer: &TokenAnswer,
-    fingerprint: Option<String>,
+    seen: Option<Seen>,
 ) -> Result<(), Failure> {
+    let (fingerprint, key) = seen.map_or((None, None), |seen| (Some(seen.fingerprint), seen.key));
     let profile = Profile {
         server: context.server.clone(),
         fingerprint,
+        key,
         user: Some(user.to_owned()),
         token: Some(answer.token.clone()),
     };
@@ -110,10 +115,18 @@ pub(crate) async fn login(
     }
     let remembered = context.profile().and_then(|profile| profile.user.clone());
     let user = match user.or(remembered) {
+        _ if info.recovery.is_some() => "recovery".to_owned(),
         Some(user) => user,
         None => prompt::visible("user")?,
     };
-    let password = prompt::secret(&format!("password of {user}"), source(password))?;
+    let title = match &info.recovery {
+        Some(why) => {
+            eprintln!("the box runs its recovery system: {why}");
+            "code that the box shows".to_owned()
+        }
+        None => format!("password of {user}"),
+    };
+    let password = prompt::secret(&title, source(password))?;
     let request = LoginRequest { user: user.clone(), password };
     let answer: TokenAnswer = api.post("/v1/login", &request).await?;
     keep(context, &user, &answer, fingerprint)
