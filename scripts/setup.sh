@@ -19,6 +19,8 @@ redis-server redis-server
 redis-cli redis-tools
 nginx nginx-light
 openssl openssl
+chromium chromium
+chromedriver chromium-driver
 curl curl
 ip iproute2
 /usr/lib/python3/dist-packages/redis python3-redis

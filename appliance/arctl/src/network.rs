@@ -61,6 +61,9 @@ async fn show(api: &Api, json: bool) -> Result<(), Failure> {
     out::line(&format!("configured: {configured}"))?;
     if let Some(trial) = &status.trial {
         out::line(&on_trial(trial.seconds_left))?;
+        if !trial.missing.is_empty() {
+            out::line(&format!("  the box does not have {}", trial.missing.join(", ")))?;
+        }
     }
     if let Some(why) = &status.last_rollback {
         out::line(&format!("last change was undone: {why}"))?;

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 use arapi::aros::{
-    BlackBoxView, JournalLine, PowerAction, PowerRequest, Probe, ResetAnswer, ResetRequest, Status,
-    SupportRequest, SupportSession, Unit,
+    BlackBoxView, IdentifyRequest, Identifying, JournalLine, PowerAction, PowerRequest, Probe,
+    ResetAnswer, ResetRequest, Status, SupportRequest, SupportSession, Unit,
 };
 use arapi::client::path_part;
 use serde::Serialize;
@@ -53,9 +53,10 @@ pub(crate) async fn system(api: &Api, command: SystemCommand, json: bool) -> Res
             power(api, PowerAction::Recovery, text, json).await
         }
         SystemCommand::Identify { seconds } => {
-            let done: Value =
-                api.post("/v1/system/identify", &json!({ "seconds": seconds })).await?;
-            told(json, &done, &format!("the box shows itself for {seconds} s"))
+            let request = IdentifyRequest { seconds: Some(seconds) };
+            let shown: Identifying = api.post("/v1/system/identify", &request).await?;
+            let by = shown.by.join(", ");
+            told(json, &shown, &format!("the box shows itself for {} s: {by}", shown.seconds))
         }
         SystemCommand::Probes => probes(api, json).await,
         SystemCommand::Why => {

@@ -92,9 +92,10 @@ impl Layout {
         make_dir(&config_dir, 0o700)?;
         make_dir(&data_dir.join("pickup/incoming/services"), 0o700)?;
         make_dir(&data_dir.join("pickup/incoming/user-conf"), 0o700)?;
-        let kvdb_addr = pick_port(IpAddr::from([127, 0, 0, 1]), 6379, args.free_ports)?;
-        let channels_addr = pick_port(args.listen, 11223, args.free_ports)?;
-        let admin_addr = pick_port(args.listen, 8183, args.free_ports)?;
+        // All are held until all are picked: a port that is free again is soon picked once more.
+        let (kvdb_addr, _kvdb) = pick_port(IpAddr::from([127, 0, 0, 1]), 6379, args.free_ports)?;
+        let (channels_addr, _channels) = pick_port(args.listen, 11223, args.free_ports)?;
+        let (admin_addr, _admin) = pick_port(args.listen, 8183, args.free_ports)?;
         let layout = Self {
             data_dir,
             runtime_dir,
@@ -266,11 +267,15 @@ fn lock(data_dir: &Path) -> Result<Flock<File>, LayoutError> {
         .map_err(|_| LayoutError::InUse { path: data_dir.to_owned() })
 }
 
-fn pick_port(ip: IpAddr, standard: u16, free: bool) -> Result<SocketAddr, LayoutError> {
-    if !free && TcpListener::bind((ip, standard)).is_ok() {
-        return Ok((ip, standard).into());
-    }
-    let listener =
-        TcpListener::bind((ip, 0)).map_err(|source| LayoutError::NoPort { addr: ip, source })?;
-    listener.local_addr().map_err(|source| LayoutError::NoPort { addr: ip, source })
+fn pick_port(
+    ip: IpAddr,
+    standard: u16,
+    free: bool,
+) -> Result<(SocketAddr, TcpListener), LayoutError> {
+    let no_port = |source| LayoutError::NoPort { addr: ip, source };
+    let listener = match TcpListener::bind((ip, standard)) {
+        Ok(listener) if !free => listener,
+        _ => TcpListener::bind((ip, 0)).map_err(no_port)?,
+    };
+    Ok((listener.local_addr().map_err(no_port)?, listener))
 }
