@@ -21,6 +21,7 @@ nginx nginx-light
 openssl openssl
 chromium chromium
 chromedriver chromium-driver
+/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf fonts-dejavu-core
 curl curl
 ip iproute2
 /usr/lib/python3/dist-packages/redis python3-redis
