@@ -20,6 +20,7 @@ HIGHEST = 2.0
 #: Units that are not judged by their score, each with the reason.
 PRIVILEGED = {
     "arint-storage.service": "partitions, formats and maps disks, and mounts for everyone, before anything has a network",
+    "arint-support@.service": "the log-in of a person, while an admin has opened a support session; of no target",
     "emergency.service": "shows what failed and restarts the box; nothing of it stays",
 }
 #: A daemon of another package that we sandbox with a drop-in.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use arbase::{Chain, EXIT_FAILED};
 use clap::{Args, Subcommand};
 
-use crate::{boot, updates};
+use crate::{boot, system, updates};
 
 /// Commands of the image's own units.
 #[derive(Debug, Args)]
@@ -20,6 +20,8 @@ enum OsCommand {
     Boot(boot::BootArgs),
     /// Make, unlock and check `state` and `data`, before `/var` is mounted.
     Storage(updates::StorageArgs),
+    /// Give the box its own name, before anything asks for it.
+    Name(system::NameArgs),
 }
 
 /// Runs one.
@@ -28,6 +30,7 @@ pub fn main(args: &OsArgs) -> ExitCode {
     let ended: Result<(), Box<dyn std::error::Error>> = match &args.command {
         OsCommand::Boot(args) => boot::main(args).map_err(Into::into),
         OsCommand::Storage(args) => updates::storage_main(args).map_err(Into::into),
+        OsCommand::Name(args) => system::name_main(args).map_err(Into::into),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

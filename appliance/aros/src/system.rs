@@ -8,6 +8,7 @@ mod console;
 mod disks;
 mod identity;
 mod journal;
+mod name;
 mod network;
 mod power;
 mod settings;
@@ -31,6 +32,7 @@ use axum::routing::{get, post};
 use tokio::sync::Notify;
 
 use self::identity::{Identity, IdentityError};
+pub(crate) use self::name::{NameArgs, name_main};
 use crate::config::Config;
 use crate::server::App;
 

@@ -50,6 +50,11 @@ impl Settings {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The host name that an admin gave.
+    pub(crate) fn hostname(&self) -> Option<String> {
+        self.spec().hostname
+    }
+
     fn spec(&self) -> SystemSpec {
         self.spec.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
