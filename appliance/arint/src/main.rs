@@ -91,7 +91,7 @@ fn run(command: Command) -> ExitCode {
         Command::Arldb(args) => unit(&args, units::arldb),
         Command::Arwadm(args) => unit(&args, units::arwadm),
         Command::Aros(args) => unit(&args, units::aros),
-        Command::Os(args) => aros::cli::main(&args),
+        Command::Os(args) => aros::cli::main(&args, &units::stores()),
         Command::Arctl { args } => arctl::main(args),
         Command::WorkerExec { args } => arsrv::sandbox::worker_exec(args),
     }

@@ -104,3 +104,14 @@ pub(crate) fn aros(args: &ServiceArgs) -> ExitCode {
         },
     )
 }
+
+/// The stores of all units, as they lie on an image; the key-value store's lies on `state` where there is no `data`.
+pub(crate) fn stores() -> [aros::Store; 4] {
+    let store = |dir: &str, file, schema| aros::Store { dir: dir.into(), file, schema };
+    [
+        store("/var/lib/arint/arclst", "objects.sqlite", &arclst::SCHEMA),
+        store("/var/lib/arint/arkvd", "log.sqlite", &arkvd::SCHEMA),
+        store("/data/arkvd", "log.sqlite", &arkvd::SCHEMA),
+        store("/var/lib/arint/arwadm", "arwadm.sqlite", &arwadm::SCHEMA),
+    ]
+}

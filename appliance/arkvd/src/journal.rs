@@ -161,7 +161,8 @@ pub fn decode_groups(bytes: &[u8]) -> Result<Vec<(Seq, Vec<Record>)>, NoRecords>
     Ok(groups)
 }
 
-const SCHEMA: Schema = Schema {
+/// The tables of the log.
+pub const SCHEMA: Schema = Schema {
     name: "arkvd",
     migrations: &["CREATE TABLE log (last INTEGER PRIMARY KEY, groups BLOB NOT NULL) STRICT"],
 };

@@ -32,7 +32,9 @@ mod waiting;
 
 pub use config::{Config, Durability};
 pub use glob::matches as glob_matches;
-pub use journal::{Log, LogError, NoRecords, Progress, Record, Seq, decode_groups, encode_group};
+pub use journal::{
+    Log, LogError, NoRecords, Progress, Record, SCHEMA, Seq, decode_groups, encode_group,
+};
 pub use keyspace::{Change, Command, DATABASES, Keyspace};
 pub use resp::{
     Limits, ProtocolError, Reply, Request, RequestParser, Version, decode_reply, encode_request,

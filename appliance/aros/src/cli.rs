@@ -22,15 +22,21 @@ enum OsCommand {
     Storage(updates::StorageArgs),
     /// Give the box its own name, before anything asks for it.
     Name(system::NameArgs),
+    /// Bring every store to this version on a copy, or find again what falling back needs.
+    Migrate(updates::MigrateArgs),
+    /// Copy the running root to the recovery partition, once.
+    RecoveryFill(updates::RecoveryFillArgs),
 }
 
-/// Runs one.
-pub fn main(args: &OsArgs) -> ExitCode {
+/// Runs one; `stores` are those of all units.
+pub fn main(args: &OsArgs, stores: &[updates::Store]) -> ExitCode {
     arbase::logging::install("aros", log::LevelFilter::Info);
     let ended: Result<(), Box<dyn std::error::Error>> = match &args.command {
         OsCommand::Boot(args) => boot::main(args).map_err(Into::into),
         OsCommand::Storage(args) => updates::storage_main(args).map_err(Into::into),
         OsCommand::Name(args) => system::name_main(args).map_err(Into::into),
+        OsCommand::Migrate(args) => updates::migrate_main(args, stores).map_err(Into::into),
+        OsCommand::RecoveryFill(args) => updates::recovery_fill_main(args).map_err(Into::into),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

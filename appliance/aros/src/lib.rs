@@ -17,3 +17,4 @@ mod updates;
 
 pub use config::Config;
 pub use server::{Server, StartError};
+pub use updates::Store;

@@ -7,10 +7,12 @@ mod confirm;
 mod floor;
 mod gpt;
 mod install;
+mod migrate_main;
 mod migrations;
 mod probes;
 mod program;
 mod rauc;
+mod recovery_fill;
 mod reset;
 mod ring;
 pub(crate) mod started;
@@ -33,6 +35,9 @@ use axum::http::{HeaderMap, Response};
 use axum::routing::{get, post};
 
 pub(crate) use boot::Boot;
+pub(crate) use migrate_main::{MigrateArgs, migrate_main};
+pub use migrations::Store;
+pub(crate) use recovery_fill::{RecoveryFillArgs, recovery_fill_main};
 pub(crate) use storage_main::{StorageArgs, storage_main};
 
 use crate::server::App;

@@ -345,6 +345,19 @@ where
     }
 }
 
+/// The schema a database has, without changing anything; nothing where there is no file.  Blocks.
+pub fn schema_at(path: &Path) -> Result<Option<u32>, OpenError> {
+    let failed =
+        |err: rusqlite::Error| OpenError::Open { path: path.to_owned(), source: Cause::new(err) };
+    match path.try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Ok(None),
+        Err(source) => return Err(OpenError::File { path: path.to_owned(), source }),
+    }
+    let conn = connect(path).map_err(failed)?;
+    version_of(&conn).map(Some).map_err(failed)
+}
+
 /// Makes the file if it is missing, readable by its owner only; SQLite gives its side files the
 /// same mode.
 fn make_private(path: &Path) -> std::io::Result<()> {

@@ -39,7 +39,7 @@ mod schema;
 mod sql;
 mod writer;
 
-pub use database::{Check, Database, OpenError, Options};
+pub use database::{Check, Database, OpenError, Options, schema_at};
 pub use document::{DocumentError, Migrate, Oldest, decode, encode};
 pub use error::{Cause, StoreError};
 pub use schema::Schema;

@@ -17,7 +17,7 @@ pub struct Schema {
 
 impl Schema {
     /// The number of the newest migration.
-    pub(crate) fn version(&self) -> u32 {
+    pub fn version(&self) -> u32 {
         u32::try_from(self.migrations.len()).unwrap_or(u32::MAX)
     }
 }

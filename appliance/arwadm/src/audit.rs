@@ -7,7 +7,8 @@ use std::path::Path;
 use arapi::arwadm::{AuditEntry, AuditPage, AuditQuery};
 use arstore::{Database, OpenError, Schema, StoreError, Value, params};
 
-const SCHEMA: Schema = Schema {
+/// The tables of the audit log.
+pub const SCHEMA: Schema = Schema {
     name: "arwadm",
     migrations: &["
 CREATE TABLE entry (

@@ -44,6 +44,7 @@ mod system;
 mod tls;
 mod tokens;
 
+pub use audit::SCHEMA;
 pub use config::{Config, Listen, TlsMode};
 pub use ini::{IniError, parse as parse_ini};
 

@@ -43,7 +43,7 @@ async fn on_trial(app: &App, slot: Slot) {
         remember(app, &found);
         let Some(fault) = found.iter().find(|probe| !probe.passed) else {
             match confirm(app, slot) {
-                Ok(()) => return,
+                Ok(()) => return forget_kept(app).await,
                 Err(err) if since.elapsed() < limit => {
                     log::warn!(error:% = Chain(err.as_ref()); "the slot cannot be confirmed yet");
                 }
@@ -67,9 +67,18 @@ fn confirm(app: &App, slot: Slot) -> Result<(), Box<dyn std::error::Error>> {
     app.updates.mark_good(slot)?;
     app.updates.ring.note(Event::Confirmed { slot, version: version.clone() });
     floor::raise(&app.config, &version);
-    super::migrations::forget_kept(&app.config);
     log::info!(name = slot.as_str(); "slot confirmed");
     Ok(())
+}
+
+/// Removes what a migration kept for falling back; a unit of its own may do that, this one may not.
+async fn forget_kept(app: &App) {
+    let asked = async {
+        PowerProxy::new(&app.bus).await?.start_unit("arint-forget.service", "replace").await
+    };
+    if let Err(err) = asked.await {
+        log::warn!(error:% = err; "copies of stores from before the update are kept");
+    }
 }
 
 /// Keeps the reason, exhausts the entry and restarts, unless there is nothing else to start.

@@ -19,6 +19,9 @@ pub(crate) struct Started {
     /// The disk it was started from, for example `/dev/vda`.
     #[serde(default)]
     pub(crate) disk: Option<PathBuf>,
+    /// The root hash of what runs.
+    #[serde(default)]
+    pub(crate) root_hash: Option<String>,
     /// What for.
     #[serde(default)]
     pub(crate) mode: Mode,
