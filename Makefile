@@ -58,6 +58,13 @@ lint: ## clippy with warnings denied, types of the SDK, shellcheck
 docs: ## the Rust documentation, without warnings
 	@RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items --quiet
 
+.PHONY: image flash
+image: ## the production image of a board, with Buildroot; BOARD=vendor/board [BUILDROOT=folder]
+	@image/buildroot/build $(BOARD)
+
+flash: ## write an image to a disk; DEVICE=/dev/sdX [IMAGE=file | BOARD=vendor/board] [FORCE=sdX]
+	@scripts/flash.sh $(if $(FORCE),--force-with-name $(FORCE)) "$(or $(IMAGE),$(if $(BOARD),$(CACHE)/buildroot/$(subst /,_,$(BOARD))/images/arint,$(CACHE)/image/bench)/image.img.zst)" "$(DEVICE)"
+
 bench: ## figures beside the named peers (release build; ONLY=name for one)
 	@scripts/setup.sh bench
 	@ARINT_PYTHON=$(PYTHON) && export ARINT_PYTHON && cargo build --release --quiet --package arint --package bench && exec "$(CARGO_TARGET_DIR)/release/bench" $(ONLY)

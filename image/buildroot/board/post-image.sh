@@ -1,0 +1,27 @@
+#!/bin/sh
+# From the parts of a slot to what is delivered: disk image, installer, update bundle, list of materials.
+# Called by Buildroot after everything else.
+set -eu
+# shellcheck source=image/buildroot/board/board.sh
+. "$(dirname "$0")/board.sh"
+need zstd zstd
+out=$BINARIES_DIR/arint
+mkdir -p "$out"
+
+case $boot in
+systemd-boot)
+    "$contract/disk.sh" "$parts" "$out"
+    "$contract/disk.sh" --installer "$parts" "$out"
+    ;;
+u-boot) "$tree/board/raspberrypi-disk.sh" "$parts" "$out" ;;
+esac
+"$contract/bundle.sh" "$parts" "$out/bundle.raucb"
+cp "$parts/manifest.json" "$out/"
+
+# The kernel's rules drop what they do not like without a word.
+for config in "${BUILD_DIR:?is set by Buildroot}"/linux-*/.config; do
+    case $config in */linux-headers-*|*/linux-firmware-*) continue ;; esac
+    [ -e "$config" ] || continue
+    "$contract/check-kernel.sh" "$config" "$tree/kernel.config" "$top/hw/$board/kernel.config"
+done
+echo "image: $out"
