@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use arbase::{Chain, EXIT_FAILED};
 use clap::{Args, Subcommand};
 
-use crate::{boot, system, updates};
+use crate::{boot, install, system, updates};
 
 /// Commands of the image's own units.
 #[derive(Debug, Args)]
@@ -18,6 +18,8 @@ pub struct OsArgs {
 enum OsCommand {
     /// Which slot is started next, as RAUC asks and tells it.
     Boot(boot::BootArgs),
+    /// Write the system of this stick to the box's own disk.
+    Install(install::InstallArgs),
     /// Make, unlock and check `state` and `data`, before `/var` is mounted.
     Storage(updates::StorageArgs),
     /// Give the box its own name, before anything asks for it.
@@ -33,6 +35,7 @@ pub fn main(args: &OsArgs, stores: &[updates::Store]) -> ExitCode {
     arbase::logging::install("aros", log::LevelFilter::Info);
     let ended: Result<(), Box<dyn std::error::Error>> = match &args.command {
         OsCommand::Boot(args) => boot::main(args).map_err(Into::into),
+        OsCommand::Install(args) => install::install_main(args).map_err(Into::into),
         OsCommand::Storage(args) => updates::storage_main(args).map_err(Into::into),
         OsCommand::Name(args) => system::name_main(args).map_err(Into::into),
         OsCommand::Migrate(args) => updates::migrate_main(args, stores).map_err(Into::into),

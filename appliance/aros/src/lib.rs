@@ -11,6 +11,7 @@
 mod boot;
 pub mod cli;
 pub mod config;
+mod install;
 mod server;
 mod system;
 mod updates;
