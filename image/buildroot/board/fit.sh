@@ -2,7 +2,7 @@
 # Packs kernel, first stage and command line into the image that U-Boot starts; called by image/contract/assemble.sh.
 # Usage: fit.sh KERNEL INITRAMFS COMMAND_LINE OUT
 set -eu
-kernel=$1 initramfs=$2 arguments=$3 out=$4
+kernel=$(realpath "$1") initramfs=$(realpath "$2") arguments=$3 out=$4
 : "${VERSION:?}" "${SOURCE_DATE_EPOCH:?}"
 top=$(cd "$(dirname "$0")/../../.." && pwd)
 

@@ -7,6 +7,7 @@ root=$1
 . "$(dirname "$0")/board.sh"
 need systemd-sysusers systemd
 need cpio cpio
+need cert-to-efi-sig-list efitools
 
 "$contract/keys.sh" "$KEYS"
 "$contract/root.sh" "$root" "$BINARIES_DIR/arint-program"
