@@ -21,6 +21,7 @@ HIGHEST = 2.0
 PRIVILEGED = {
     "arint-storage.service": "partitions, formats and maps disks, and mounts for everyone, before anything has a network",
     "arint-support@.service": "the log-in of a person, while an admin has opened a support session; of no target",
+    "arint-install.service": "writes a whole disk, at the word of a person at the box, and has no network",
     "emergency.service": "shows what failed and restarts the box; nothing of it stays",
 }
 #: A daemon of another package that we sandbox with a drop-in.

@@ -144,7 +144,15 @@ fn run(args: &InstallArgs, consoles: &Consoles) -> Result<(), InstallError> {
     let stick = open(&stick_path, false)?;
     let needed = write::needed_bytes(&stick)
         .map_err(|source| InstallError::Write { disk: stick_path.clone(), source })?;
-    let disks = disks(Path::new("/sys/block"), &stick_path, needed);
+    let mut disks = own_disks(Path::new("/sys/block"), &stick_path, needed);
+    for _ in 0..20 {
+        // Some need a while after power on.
+        if !disks.is_empty() {
+            break;
+        }
+        consoles.line_within(Duration::from_secs(1));
+        disks = own_disks(Path::new("/sys/block"), &stick_path, needed);
+    }
     if disks.is_empty() {
         return Err(InstallError::NoDisk(needed.div_ceil(1 << 20)));
     }
@@ -201,7 +209,7 @@ fn run(args: &InstallArgs, consoles: &Consoles) -> Result<(), InstallError> {
         end("poweroff");
     } else {
         consoles.say("\nInstalled.  Take the stick out now; the box starts again in 15 seconds.\n");
-        std::thread::sleep(Duration::from_secs(15));
+        consoles.line_within(Duration::from_secs(15));
         end("reboot");
     }
     Ok(())
@@ -312,7 +320,7 @@ fn verity() -> Option<Verity> {
 }
 
 /// The box's own disks: not the stick, not what is plugged in by hand, large enough, writable.
-fn disks(sys: &Path, stick: &Path, needed: u64) -> Vec<Disk> {
+fn own_disks(sys: &Path, stick: &Path, needed: u64) -> Vec<Disk> {
     let read = |path: PathBuf| {
         std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
     };
@@ -463,6 +471,11 @@ impl Consoles {
     fn line(&self) -> String {
         self.lines.recv().unwrap_or_default()
     }
+
+    /// Waits so long, or until somebody presses Enter.
+    fn line_within(&self, time: Duration) -> Option<String> {
+        self.lines.recv_timeout(time).ok()
+    }
 }
 
 #[cfg(test)]
@@ -497,7 +510,7 @@ mod tests {
             ("mmcblk0boot0", &format!("size=8388608 {usual}")),
             ("loop0", &format!("size=8388608 {usual}")),
         ]);
-        let found = disks(sys.path(), Path::new("/dev/vda"), 1 << 30);
+        let found = own_disks(sys.path(), Path::new("/dev/vda"), 1 << 30);
         let shown: Vec<_> =
             found.iter().map(|disk| (disk.name.as_str(), disk.model.as_str())).collect();
         assert_eq!(shown, [("mmcblk0", "EMMC4G"), ("nvme0n1", "Fast")]);

@@ -11,7 +11,7 @@ const HEADER: usize = 92;
 
 /// Why a disk's first sectors are no table that can be taken over.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TableError {
+pub(crate) enum TableError {
     /// No signature.
     #[error("the stick has no GUID partition table; write the installer to it again")]
     None,

@@ -22,7 +22,7 @@ const EMPTIED_BYTES: u64 = 8 * MIB;
 
 /// Why a disk was not written, or is not what it should be.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum WriteError {
+pub(crate) enum WriteError {
     /// The stick's table.
     #[error(transparent)]
     Table(#[from] TableError),
