@@ -28,6 +28,8 @@ enum OsCommand {
     Migrate(updates::MigrateArgs),
     /// Copy the running root to the recovery partition, once.
     RecoveryFill(updates::RecoveryFillArgs),
+    /// Take a seed file from a stick or a partition, once.
+    Seed(updates::SeedArgs),
 }
 
 /// Runs one; `stores` are those of all units.
@@ -40,6 +42,7 @@ pub fn main(args: &OsArgs, stores: &[updates::Store]) -> ExitCode {
         OsCommand::Name(args) => system::name_main(args).map_err(Into::into),
         OsCommand::Migrate(args) => updates::migrate_main(args, stores).map_err(Into::into),
         OsCommand::RecoveryFill(args) => updates::recovery_fill_main(args).map_err(Into::into),
+        OsCommand::Seed(args) => updates::seed_main(args).map_err(Into::into),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,6 +15,8 @@ mod rauc;
 mod recovery_fill;
 mod reset;
 mod ring;
+mod seed;
+mod seed_main;
 pub(crate) mod started;
 mod storage;
 mod storage_main;
@@ -38,6 +40,7 @@ pub(crate) use boot::Boot;
 pub(crate) use migrate_main::{MigrateArgs, migrate_main};
 pub use migrations::Store;
 pub(crate) use recovery_fill::{RecoveryFillArgs, recovery_fill_main};
+pub(crate) use seed_main::{SeedArgs, seed_main};
 pub(crate) use storage_main::{StorageArgs, storage_main};
 
 use crate::server::App;

@@ -1,0 +1,336 @@
+//! `arint os seed`: looks for a seed, takes it, claims the box with it and leaves a receipt.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use arapi::arclst::{Change, Expect, Transaction};
+use arapi::arwadm::{ClaimInfo, ClaimRequest, TokenAnswer};
+use arapi::client::UnixClient;
+use arapi::names::Kind;
+use arbase::Chain;
+use arboot::Event;
+use axum::body::Body;
+use http::{Method, Request};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::ring::{self, Ring};
+use super::seed::{Medium, SeedError, Taken};
+
+/// How long a stick may take to appear.
+const STICK: Duration = Duration::from_secs(8);
+/// How long the admin API may take to answer.
+const READY: Duration = Duration::from_secs(60);
+/// How long until a changed network is on trial.
+const TRIAL: Duration = Duration::from_secs(30);
+/// The label, of the file system or of the partition.
+const LABEL: &str = "ARINT-SEED";
+
+/// `arint os seed`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SeedArgs {
+    /// The folder of the Unix sockets.
+    #[arg(long, default_value = "/run/arint")]
+    runtime_dir: PathBuf,
+    /// Where this unit keeps what must survive a restart.
+    #[arg(long, default_value = "/var/lib/arint/aros")]
+    state_dir: PathBuf,
+    /// The key that signs seed files.
+    #[arg(long, default_value = "/usr/share/arint/seed.pub")]
+    key: PathBuf,
+    /// The folder in which udev links disks by label.
+    #[arg(long, default_value = "/dev/disk")]
+    disks: PathBuf,
+}
+
+/// Why no seed was applied.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SeedMainError {
+    /// The runtime.
+    #[error("cannot build the runtime")]
+    Runtime(#[source] std::io::Error),
+    /// The medium.
+    #[error("cannot mount `{}`", device.display())]
+    Mount {
+        /// The device.
+        device: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file.
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    /// A call to another unit.
+    #[error("cannot {doing}: {said}")]
+    Call {
+        /// What was tried.
+        doing: &'static str,
+        /// What came back.
+        said: String,
+    },
+}
+
+/// Runs it.  A seed that is refused is no failure of the box: it is said, and the box can be claimed by its code.
+pub(crate) fn seed_main(args: &SeedArgs) -> Result<(), SeedMainError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(SeedMainError::Runtime)?;
+    let refused = match runtime.block_on(look(args)) {
+        Ok(()) => return Ok(()),
+        Err(refused) => refused,
+    };
+    let text = format!("seed not applied: {}", Chain(&refused));
+    log::error!(error = text.as_str(); "seed");
+    Ring::new(Path::new(ring::DEVICE)).note(Event::Note { text });
+    Ok(())
+}
+
+async fn look(args: &SeedArgs) -> Result<(), SeedMainError> {
+    let admin = UnixClient::new("arwadm", args.runtime_dir.join("arwadm.sock"));
+    let Some(info) = claim_info(&admin).await else {
+        log::warn!("the admin API does not answer; no seed is looked for");
+        return Ok(());
+    };
+    if info.claimed {
+        return Ok(());
+    }
+    let Some(device) = find(&args.disks).await else { return Ok(()) };
+    let at = args.runtime_dir.join("seed");
+    let failed = |source| SeedMainError::Mount { device: device.clone(), source };
+    std::fs::create_dir_all(&at).map_err(failed)?;
+    let is_writable = mount_it(&device, &at).map_err(failed)?;
+    let consumed = args.state_dir.join("seeds");
+    let medium = Medium { root: &at, is_writable, key: &args.key, consumed: &consumed };
+    let ended = take(args, &admin, &info, &medium).await;
+    if let Err(err) = umount2(&at, MntFlags::empty()) {
+        log::warn!(error:% = err; "the seed's medium stays mounted");
+    }
+    ended
+}
+
+async fn take(
+    args: &SeedArgs,
+    admin: &UnixClient,
+    info: &ClaimInfo,
+    medium: &Medium<'_>,
+) -> Result<(), SeedMainError> {
+    let taken = match medium.take() {
+        Ok(None) => return Ok(()),
+        Ok(Some(taken)) => taken,
+        Err(refused) => {
+            medium.leave(&receipt(info, "", &[], Some(&Chain(&refused).to_string())), false).ok();
+            return Err(refused.into());
+        }
+    };
+    let mut applied = Vec::new();
+    let ended = apply(args, admin, &taken, &mut applied).await;
+    let error = ended.as_ref().err().map(|err| Chain(err).to_string());
+    // Where people look afterwards; the name may be new.
+    let now = claim_info(admin).await;
+    let text = receipt(now.as_ref().unwrap_or(info), &taken.id, &applied, error.as_deref());
+    medium.leave(&text, error.is_none())?;
+    ended?;
+    let text = format!("seed `{}` applied: {}", taken.id, applied.join(", "));
+    log::info!(reason = text.as_str(); "seed");
+    Ring::new(Path::new(ring::DEVICE)).note(Event::Note { text });
+    Ok(())
+}
+
+async fn claim_info(admin: &UnixClient) -> Option<ClaimInfo> {
+    let since = Instant::now();
+    loop {
+        match admin.get::<ClaimInfo>("/v1/claim").await {
+            Ok(info) => return Some(info),
+            Err(err) if since.elapsed() > READY => {
+                log::warn!(error:% = Chain(&err); "admin API");
+                return None;
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
+}
+
+async fn find(disks: &Path) -> Option<PathBuf> {
+    let since = Instant::now();
+    loop {
+        for by in ["by-label", "by-partlabel"] {
+            let device = disks.join(by).join(LABEL);
+            if device.try_exists().unwrap_or(false) {
+                return Some(device);
+            }
+        }
+        if since.elapsed() > STICK {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// Mounts it to write, else to read; whether it can be written.
+fn mount_it(device: &Path, at: &Path) -> std::io::Result<bool> {
+    let safe =
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_SYNCHRONOUS;
+    let mut last = std::io::Error::from(std::io::ErrorKind::InvalidData);
+    for (flags, is_writable) in [(safe, true), (safe | MsFlags::MS_RDONLY, false)] {
+        for kind in ["vfat", "ext4", "iso9660"] {
+            match mount(Some(device), at, Some(kind), flags, None::<&str>) {
+                Ok(()) => return Ok(is_writable && !is_read_only(at)),
+                Err(err) => last = err.into(),
+            }
+        }
+    }
+    Err(last)
+}
+
+fn is_read_only(at: &Path) -> bool {
+    nix::sys::statvfs::statvfs(at)
+        .is_ok_and(|stat| stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
+}
+
+async fn apply(
+    args: &SeedArgs,
+    admin: &UnixClient,
+    taken: &Taken,
+    applied: &mut Vec<String>,
+) -> Result<(), SeedMainError> {
+    let seed = &taken.seed;
+    let code = std::fs::read_to_string(args.runtime_dir.join("first-run-code")).map_err(|err| {
+        SeedMainError::Call { doing: "read the box's first-run code", said: err.to_string() }
+    })?;
+    // Whoever gave a hash gets in with it alone; what it is claimed with until then nobody knows.
+    let password = seed.admin.one_time_password.clone().unwrap_or_else(|| {
+        use rand::Rng as _;
+        rand::rng().sample_iter(rand::distr::Alphanumeric).take(40).map(char::from).collect()
+    });
+    let request =
+        ClaimRequest { code: code.trim().to_owned(), user: seed.admin.user.clone(), password };
+    let token: TokenAnswer =
+        call(admin, "claim the box", Method::POST, "/v1/claim", None, &request).await?;
+    applied.push(format!("admin {}", seed.admin.user));
+    if let Some(hash) = &seed.admin.password_hash {
+        let spec = serde_json::json!({"password_hash": hash, "roles": ["admin"]});
+        let transaction = Transaction {
+            changes: vec![Change::Put {
+                kind: Kind::User,
+                name: seed.admin.user.clone(),
+                spec,
+                expect: Expect::Any,
+            }],
+            who: "seed".to_owned(),
+            cid: None,
+            dry_run: false,
+        };
+        let store = arapi::arclst::Client::in_runtime_dir(&args.runtime_dir);
+        store.commit(&transaction).await.map_err(|err| SeedMainError::Call {
+            doing: "set the admin's password",
+            said: Chain(&err).to_string(),
+        })?;
+        applied.push("password".to_owned());
+    }
+    let bearer = Some(token.token.as_str());
+    if let Some(system) = &seed.system {
+        let body = serde_json::json!({"spec": system});
+        let path = "/v1/objects/System/default";
+        call::<_, serde_json::Value>(admin, "set name and time", Method::PUT, path, bearer, &body)
+            .await?;
+        applied.push("system".to_owned());
+    }
+    if let Some(network) = &seed.network {
+        let body = serde_json::json!({"spec": network});
+        let path = "/v1/objects/Network/default";
+        call::<_, serde_json::Value>(admin, "set the network", Method::PUT, path, bearer, &body)
+            .await?;
+        confirm_network(admin, bearer).await?;
+        applied.push("network".to_owned());
+    }
+    call::<_, serde_json::Value>(admin, "log out", Method::POST, "/v1/logout", bearer, &()).await?;
+    Ok(())
+}
+
+/// Nobody can confirm a network that a seed sets, and whoever wrote the seed meant it.
+async fn confirm_network(admin: &UnixClient, bearer: Option<&str>) -> Result<(), SeedMainError> {
+    let since = Instant::now();
+    loop {
+        let path = "/v1/system/network/confirm";
+        let confirmed = call::<_, serde_json::Value>(
+            admin,
+            "confirm the network",
+            Method::POST,
+            path,
+            bearer,
+            &(),
+        )
+        .await;
+        match confirmed {
+            Ok(_) => return Ok(()),
+            Err(err) if since.elapsed() > TRIAL => return Err(err),
+            Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
+}
+
+async fn call<In: serde::Serialize, Out: serde::de::DeserializeOwned>(
+    admin: &UnixClient,
+    doing: &'static str,
+    method: Method,
+    path: &str,
+    bearer: Option<&str>,
+    body: &In,
+) -> Result<Out, SeedMainError> {
+    let failed = |said: String| SeedMainError::Call { doing, said };
+    let text = serde_json::to_vec(body).map_err(|err| failed(err.to_string()))?;
+    let mut request =
+        Request::builder().method(method).uri(path).header("content-type", "application/json");
+    if let Some(bearer) = bearer {
+        request = request.header("authorization", format!("Bearer {bearer}"));
+    }
+    let request = request.body(Body::from(text)).map_err(|err| failed(err.to_string()))?;
+    let answer = admin.exchange(request).await.map_err(|err| failed(Chain(&err).to_string()))?;
+    let is_success = answer.status().is_success();
+    let body = axum::body::to_bytes(Body::new(answer.into_body()), 1 << 20)
+        .await
+        .map_err(|err| failed(err.to_string()))?;
+    if !is_success {
+        let said = serde_json::from_slice::<arapi::error::ErrorBody>(&body)
+            .map_or_else(|_| String::from_utf8_lossy(&body).into_owned(), |body| body.message);
+        return Err(failed(said));
+    }
+    let text: &[u8] = if body.is_empty() { b"null" } else { &body };
+    serde_json::from_slice(text).map_err(|err| failed(err.to_string()))
+}
+
+/// The receipt: TOML, as the seed is.
+fn receipt(info: &ClaimInfo, id: &str, applied: &[String], error: Option<&str>) -> String {
+    let mut table = toml::Table::new();
+    let mut put = |key: &str, value: String| table.insert(key.to_owned(), value.into());
+    put("box", info.node.clone());
+    put("fingerprint", info.fingerprint.clone().unwrap_or_default());
+    put("time", arbase::time::rfc3339(arbase::time::now_ms()));
+    put("seed", id.to_owned());
+    put("applied", applied.join(", "));
+    if let Some(error) = error {
+        put("error", error.to_owned());
+    }
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_says_which_box_took_what_and_never_a_password() {
+        let info = ClaimInfo {
+            claimed: true,
+            node: "press-3".to_owned(),
+            version: "0.1.0".to_owned(),
+            fingerprint: Some("ab".to_owned()),
+            recovery: None,
+        };
+        let text = receipt(&info, "site-1", &["admin anna".to_owned()], None);
+        let table: toml::Table = text.parse().unwrap();
+        assert_eq!(table["box"].as_str(), Some("press-3"));
+        assert_eq!(table["applied"].as_str(), Some("admin anna"));
+        assert!(!table.contains_key("error"));
+    }
+}
