@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use arapi::arclst::{Change, Expect, Transaction};
 use arapi::arwadm::{ClaimInfo, ClaimRequest, TokenAnswer};
 use arapi::client::UnixClient;
-use arapi::names::Kind;
+use arapi::names::{Kind, ObjectName};
+use arapi::objects::{InterfaceKind, SecretField};
 use arbase::Chain;
 use arboot::Event;
 use axum::body::Body;
@@ -14,14 +15,12 @@ use http::{Method, Request};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::ring::{self, Ring};
-use super::seed::{Medium, SeedError, Taken};
+use super::seed::{Medium, Seed, SeedError, Taken};
 
 /// How long a stick may take to appear.
 const STICK: Duration = Duration::from_secs(8);
 /// How long the admin API may take to answer.
 const READY: Duration = Duration::from_secs(60);
-/// How long until a changed network is on trial.
-const TRIAL: Duration = Duration::from_secs(30);
 /// The label, of the file system or of the partition.
 const LABEL: &str = "ARINT-SEED";
 
@@ -207,66 +206,58 @@ async fn apply(
     let token: TokenAnswer =
         call(admin, "claim the box", Method::POST, "/v1/claim", None, &request).await?;
     applied.push(format!("admin {}", seed.admin.user));
-    if let Some(hash) = &seed.admin.password_hash {
-        let spec = serde_json::json!({"password_hash": hash, "roles": ["admin"]});
-        let transaction = Transaction {
-            changes: vec![Change::Put {
-                kind: Kind::User,
-                name: seed.admin.user.clone(),
-                spec,
-                expect: Expect::Any,
-            }],
-            who: "seed".to_owned(),
-            cid: None,
-            dry_run: false,
-        };
+    let (changes, names) = changes(seed);
+    if !changes.is_empty() {
+        // Made by `seed`: a network that a seed brings has nobody to confirm it, and whoever wrote it meant it.
+        let transaction =
+            Transaction { changes, who: "seed".to_owned(), cid: None, dry_run: false };
         let store = arapi::arclst::Client::in_runtime_dir(&args.runtime_dir);
         store.commit(&transaction).await.map_err(|err| SeedMainError::Call {
-            doing: "set the admin's password",
+            doing: "set what the seed says",
             said: Chain(&err).to_string(),
         })?;
-        applied.push("password".to_owned());
+        applied.extend(names);
     }
     let bearer = Some(token.token.as_str());
-    if let Some(system) = &seed.system {
-        let body = serde_json::json!({"spec": system});
-        let path = "/v1/objects/System/default";
-        call::<_, serde_json::Value>(admin, "set name and time", Method::PUT, path, bearer, &body)
-            .await?;
-        applied.push("system".to_owned());
-    }
-    if let Some(network) = &seed.network {
-        let body = serde_json::json!({"spec": network});
-        let path = "/v1/objects/Network/default";
-        call::<_, serde_json::Value>(admin, "set the network", Method::PUT, path, bearer, &body)
-            .await?;
-        confirm_network(admin, bearer).await?;
-        applied.push("network".to_owned());
-    }
     call::<_, serde_json::Value>(admin, "log out", Method::POST, "/v1/logout", bearer, &()).await?;
     Ok(())
 }
 
-/// Nobody can confirm a network that a seed sets, and whoever wrote the seed meant it.
-async fn confirm_network(admin: &UnixClient, bearer: Option<&str>) -> Result<(), SeedMainError> {
-    let since = Instant::now();
-    loop {
-        let path = "/v1/system/network/confirm";
-        let confirmed = call::<_, serde_json::Value>(
-            admin,
-            "confirm the network",
-            Method::POST,
-            path,
-            bearer,
-            &(),
-        )
-        .await;
-        match confirmed {
-            Ok(_) => return Ok(()),
-            Err(err) if since.elapsed() > TRIAL => return Err(err),
-            Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
-        }
+/// What the seed changes in the store, and what that is called in the receipt.
+fn changes(seed: &Seed) -> (Vec<Change>, Vec<String>) {
+    let (mut changes, mut names) = (Vec::new(), Vec::new());
+    let mut put = |kind, name: &ObjectName, spec| {
+        let (name, expect) = (name.clone(), Expect::Any);
+        changes.push(Change::Put { kind, name, spec, expect });
+    };
+    if let Some(hash) = &seed.admin.password_hash {
+        let spec = serde_json::json!({"password_hash": hash, "roles": ["admin"]});
+        put(Kind::User, &seed.admin.user, spec);
+        names.push("password".to_owned());
     }
+    let Ok(default) = ObjectName::parse("default") else { return (changes, names) };
+    if let Some(system) = &seed.system {
+        put(Kind::System, &default, serde_json::json!(system));
+        names.push("system".to_owned());
+    }
+    if let Some(network) = &seed.network {
+        let mut network = network.clone();
+        let mut secrets = Vec::new();
+        for interface in &mut network.interfaces {
+            if let InterfaceKind::Wifi { passphrase, .. } = &mut interface.kind
+                && let SecretField::Value(value) = passphrase
+            {
+                let name = format!("seed-wifi-{}", interface.name);
+                secrets.push(Change::PutSecret { name: name.clone(), value: value.clone() });
+                *passphrase = SecretField::Secret(name);
+            }
+        }
+        put(Kind::Network, &default, serde_json::json!(network));
+        // Before the object that names them.
+        changes.splice(0..0, secrets);
+        names.push("network".to_owned());
+    }
+    (changes, names)
 }
 
 async fn call<In: serde::Serialize, Out: serde::de::DeserializeOwned>(
@@ -317,6 +308,21 @@ fn receipt(info: &ClaimInfo, id: &str, applied: &[String], error: Option<&str>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_seed_brings_goes_into_the_store_with_its_secrets_apart() {
+        let seed: Seed = toml::from_str(
+            "[admin]\nuser = \"anna\"\npassword_hash = \"$argon2id$x\"\n[network]\n[[network.interfaces]]\nname = \"wlan0\"\n[network.interfaces.kind.wifi]\nssid = \"hall\"\npassphrase = { value = \"a long one\" }\n",
+        )
+        .unwrap();
+        let (changes, names) = changes(&seed);
+        assert_eq!(names, ["password", "network"]);
+        assert!(matches!(&changes[0], Change::PutSecret { name, .. } if name == "seed-wifi-wlan0"));
+        let Change::Put { kind: Kind::Network, spec, .. } = &changes[2] else {
+            panic!("{changes:?}");
+        };
+        assert!(!spec.to_string().contains("a long one"), "{spec}");
+    }
 
     #[test]
     fn a_receipt_says_which_box_took_what_and_never_a_password() {
