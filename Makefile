@@ -12,7 +12,7 @@ BOXES ?= 1
 MEMORY ?= 512
 DISK ?= 8
 
-.PHONY: help run qemu test test-rust test-sdk test-image image-figures check format lint docs bench fuzz dist
+.PHONY: help run qemu test test-rust test-sdk test-image bench-image image-figures check format lint docs bench fuzz dist
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ test-image: ## boot, update, break and cut the power of the bench image in QEMU;
 	@scripts/setup.sh image-test
 	@"$$(scripts/python-env.sh)" tests/image/run.py $(ONLY)
 
+bench-image: ## build the bench image (no root where user name spaces are allowed), then its figures
+	@scripts/setup.sh image
+	@image/debian/build
+	@$(MAKE) --no-print-directory image-figures
+
 image-figures: ## the bench image beside a plain Debian in the same QEMU
 	@scripts/setup.sh image-test
 	@"$$(scripts/python-env.sh)" tests/image/figures.py
@@ -53,7 +58,7 @@ lint: ## clippy with warnings denied, types of the SDK, shellcheck
 	@scripts/setup.sh check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
 	@cd $(SDK) && "$$(../../../scripts/python-env.sh)" -m mypy --no-error-summary
-	@shellcheck scripts/*.sh .ci/run
+	@shellcheck -x -P . scripts/*.sh .ci/run image/contract/*.sh image/debian/*.sh image/debian/build image/debian/check-reproducible
 
 docs: ## the Rust documentation, without warnings
 	@RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items --quiet

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the targets of the Makefile need, as far as it is missing.
-# Usage: setup.sh run|test|bench|check|image-test
+# Usage: setup.sh run|test|bench|check|image|image-test
 set -eu
 
 # command or file that shows it is there, Debian package
@@ -27,14 +27,21 @@ ip iproute2
 /usr/lib/python3/dist-packages/redis python3-redis
 LIST
         ;;
+    # What builds the bench image; the rest of its tools come in a Debian tree of its own.
+    image) wanted run; cat <<'LIST'
+git git
+mmdebstrap mmdebstrap
+newuidmap uidmap
+/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
+LIST
+        ;;
     # QEMU and what looks at disks from outside; `image-test` is the suite of the image.
-    image-test) wanted run; cat <<'LIST'
+    image-test) wanted image; cat <<'LIST'
 qemu-system-x86_64 qemu-system-x86
 qemu-img qemu-utils
 /usr/share/OVMF/OVMF_CODE_4M.fd ovmf
 swtpm swtpm
 mcopy mtools
-mmdebstrap mmdebstrap
 mkfs.ext4 e2fsprogs
 mkfs.vfat dosfstools
 sfdisk fdisk
@@ -52,7 +59,7 @@ LIST
 shellcheck shellcheck
 LIST
         ;;
-    *) echo "usage: setup.sh run|test|bench|check|image-test" >&2; exit 2 ;;
+    *) echo "usage: setup.sh run|test|bench|check|image|image-test" >&2; exit 2 ;;
     esac
 }
 
