@@ -17,8 +17,8 @@ HERE = Path(__file__).parent
 #: What goes on at the same time; the longest lane is the suite's time.
 LANES = [
     ["test_update.py"],
-    ["test_harness.py", "test_first_boot.py", "test_powercut.py", "test_lan.py", "test_memory.py", "test_trust.py",
-     "test_life.py"],
+    ["test_harness.py", "test_first_stage.py", "test_first_boot.py", "test_powercut.py", "test_lan.py", "test_memory.py",
+     "test_trust.py", "test_life.py"],
 ]
 
 

@@ -70,6 +70,8 @@ pub(crate) fn load_modules(list: &Path) {
             Ok(()) => {}
             // Built in, or brought by another one.
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+            // Its hardware is not there.
+            Err(err) if err.raw_os_error() == Some(nix::libc::ENODEV) => {}
             Err(err) => log::warn(&format!("cannot load the module `{line}`: {err}")),
         }
     }
