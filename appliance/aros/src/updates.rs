@@ -199,8 +199,9 @@ async fn rollback(State(app): State<Arc<App>>) -> Answer<Done> {
     rauc.mark("active", "other").await.map_err(|err| {
         ApiError::unavailable(format!("slot {other} cannot be chosen: {}", rauc::said(&err)))
     })?;
+    confirm::reboot_soon(&app);
     Ok(Json(Done {
-        message: format!("slot {other} (version {}) starts next; restart the box", entry.version),
+        message: format!("slot {other} (version {}) starts now; the box restarts", entry.version),
     }))
 }
 

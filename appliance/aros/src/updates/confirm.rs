@@ -1,7 +1,7 @@
 //! Confirmation by function: the slot that runs is good once every probe has passed, and is left when that takes too
 //! long.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use arapi::aros::Probe;
@@ -13,6 +13,8 @@ use crate::server::App;
 
 /// Between two rounds of probes while the slot is on trial.
 const ROUND: Duration = Duration::from_secs(2);
+/// Whoever asked for a restart, or follows an installation, hears of it in this time.
+const ANSWERED: Duration = Duration::from_secs(2);
 /// Between two rounds later on.
 const LATER: Duration = Duration::from_secs(300);
 
@@ -145,6 +147,18 @@ trait Power {
 pub(crate) async fn reboot(app: &App) -> zbus::Result<()> {
     let power = PowerProxy::new(&app.bus).await?;
     power.start_unit("reboot.target", "replace-irreversibly").await.map(drop)
+}
+
+/// Restarts once the answer that says so is on its way.
+pub(crate) fn reboot_soon(app: &Arc<App>) {
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        tokio::time::sleep(ANSWERED).await;
+        app.updates.ring.note(Event::Stopping { how: "reboot".to_owned() });
+        if let Err(err) = reboot(&app).await {
+            log::error!(error:% = err; "cannot restart");
+        }
+    });
 }
 
 fn remember(app: &App, found: &[Probe]) {

@@ -8,7 +8,7 @@ use arapi::aros::{InstallRequest, InstallStatus};
 use arapi::error::ErrorCode;
 use arbase::Chain;
 use arbase::http::ApiError;
-use arboot::{Event, Slot};
+use arboot::Slot;
 use futures_util::StreamExt as _;
 
 use super::rauc::{self, InstallerProxy};
@@ -114,7 +114,7 @@ pub(crate) fn start(app: &Arc<App>, request: InstallRequest) -> Result<InstallSt
     Ok(status)
 }
 
-async fn installed(app: &App, request: &InstallRequest, version: &str) {
+async fn installed(app: &Arc<App>, request: &InstallRequest, version: &str) {
     if request.url.is_none()
         && let Err(err) = bundle::keep(&app.config).await
     {
@@ -131,12 +131,7 @@ async fn installed(app: &App, request: &InstallRequest, version: &str) {
         };
     });
     if request.reboot {
-        // Whoever follows the progress hears of its end.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        app.updates.ring.note(Event::Stopping { how: "reboot".to_owned() });
-        if let Err(err) = confirm::reboot(app).await {
-            log::error!(error:% = err; "cannot restart");
-        }
+        confirm::reboot_soon(app);
     }
 }
 

@@ -52,15 +52,7 @@ pub(crate) async fn begin(
     app.updates.ring.new_machine_id().map_err(failed)?;
     // The rest is done at the next start, when nothing holds the file systems; the key is gone at once.
     destroy_files(&app.config.state_dir);
-    app.updates.ring.note(Event::Stopping { how: "reboot".to_owned() });
-    let own = Arc::clone(app);
-    tokio::spawn(async move {
-        // The answer is on its way first.
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        if let Err(err) = confirm::reboot(&own).await {
-            log::error!(error:% = err; "cannot restart; the reset is finished at the next start");
-        }
-    });
+    confirm::reboot_soon(app);
     Ok(ResetAnswer {
         fingerprint: fingerprint.to_owned(),
         message:
