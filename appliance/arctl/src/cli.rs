@@ -400,8 +400,12 @@ pub(crate) enum UpdateCommand {
         #[arg(long, conflicts_with = "no_reboot")]
         wait: bool,
     },
-    /// Start the other slot again, at once
-    Rollback,
+    /// Go back to what lies in the other slot, and restart into it
+    Rollback {
+        /// Leave the restart for later
+        #[arg(long)]
+        no_reboot: bool,
+    },
 }
 
 /// What can be seen and done of the operating system.

@@ -15,6 +15,8 @@ use crate::pin::{Pin, Seen, Trust};
 
 /// Longest time for one call: a deployment may take its time.
 const LIMIT: Duration = Duration::from_secs(150);
+/// The head of an upload goes so much before its body: what is refused by its head alone is refused in words.
+const HEAD_START: Duration = Duration::from_millis(500);
 /// Bytes of a file that are read at one time.
 const CHUNK: usize = 256 * 1024;
 /// Longest time to connect.
@@ -128,6 +130,9 @@ impl Api {
             let mut chunk = bytes::BytesMut::with_capacity(CHUNK);
             told(before);
             async move {
+                if before == 0 {
+                    tokio::time::sleep(HEAD_START).await;
+                }
                 let read = tokio::io::AsyncReadExt::read_buf(&mut file, &mut chunk).await?;
                 let after = before.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
                 Ok::<_, std::io::Error>((read > 0).then(|| (chunk.freeze(), (file, after))))

@@ -351,8 +351,8 @@ mod tests {
                 total: 1_000_000_000,
                 free: 900_000_000,
                 device: "/dev/vda".to_owned(),
-                model: None,
                 health: Some("ok".to_owned()),
+                ..Default::default()
             }],
             clock: Clock {
                 now_ms: 1_795_219_669_001,

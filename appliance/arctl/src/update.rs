@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use arapi::aros::{BundleInfo, InstallRequest, InstallStatus, Status, UpdateStatus};
+use arapi::aros::{
+    BundleInfo, InstallRequest, InstallStatus, PowerAction, PowerRequest, Status, UpdateStatus,
+};
 use serde_json::{Value, json};
 
 use crate::cli::UpdateCommand;
@@ -30,9 +32,14 @@ pub(crate) async fn update(api: &Api, command: UpdateCommand, json: bool) -> Res
             let request = InstallRequest { url: None, allow_downgrade, reboot: !no_reboot };
             install(api, &source, request, wait, json).await
         }
-        UpdateCommand::Rollback => {
+        UpdateCommand::Rollback { no_reboot } => {
             let done: Value = api.post("/v1/system/update/rollback", &json!({})).await?;
-            told(json, &done, "the other slot starts next")
+            if no_reboot {
+                return told(json, &done, "the other slot starts next; restart the box");
+            }
+            let restart = PowerRequest { action: PowerAction::Reboot };
+            let done: Value = api.post("/v1/system/power", &restart).await?;
+            told(json, &done, "the box restarts into the other slot")
         }
     }
 }

@@ -303,7 +303,7 @@ pub const ROUTES: &[Route] = &[
         summary: "Installs a bundle into the slot that does not run; `GET /v1/system/update` says how it goes.",
         limit: SMALL, form: out::<aros::InstallStatus>().body::<aros::InstallRequest>(), handler: || post(system::pass) },
     Route { method: HttpMethod::Post, path: "/v1/system/update/rollback", access: Access::Needs(Permission::System), name: "update_rollback",
-        summary: "Makes the other slot start next and restarts.",
+        summary: "Makes the other slot start next, if what it holds can be started.",
         limit: SMALL, form: out::<aros::Done>(), handler: || post(system::pass) },
 ];
 

@@ -13,7 +13,7 @@ use arapi::arwadm::{AuditEntry, ClaimInfo, ClaimRequest, Done, LoginRequest, Tok
 use arapi::error::ErrorCode;
 use arapi::names::is_reserved;
 use arapi::objects::{SecretText, TokenSpec, UserSpec};
-use arapi::{Cid, Kind, ObjectName, Spec, arclst, arldb, arsrv};
+use arapi::{Cid, Kind, ObjectName, Spec, arclst, arldb, aros, arsrv};
 use arbase::http::{
     ApiError, ListenError, current_cid, for_peers, listen_unix, peer_token, with_cid,
     with_common_form,
@@ -143,12 +143,12 @@ impl Server {
         let limits = listen::Limits::with_connections(app.config.connections);
         let tls = certificate.as_ref().map(|certificate| certificate.acceptor());
         if let Some(certificate) = certificate {
-            parts.spawn(tls::follow(
-                certificate,
-                app.config.runtime_dir.clone(),
-                host_name,
-                own_stop.clone(),
-            ));
+            let (named, runtime_dir) = (app.clone(), app.config.runtime_dir.clone());
+            let name = move || {
+                let app = named.clone();
+                async move { app.host_name().await }
+            };
+            parts.spawn(tls::follow(certificate, runtime_dir, name, own_stop.clone()));
         }
         // What a service's code may not do under the user of the core, it may not do by naming itself a unit.
         let to_local = whole(for_peers(router.clone(), &token));
@@ -308,12 +308,11 @@ impl App {
         self.certificate.is_some()
     }
 
-    /// The user's number of a service of this box, where services have users of their own.
-    pub(crate) fn uid_of(&self, service: &str) -> Option<u32> {
-        let users = std::fs::read_to_string("/etc/passwd").ok()?;
-        let name = format!("arint-{service}");
-        let line = users.lines().find(|line| line.split(':').next() == Some(name.as_str()))?;
-        line.split(':').nth(2)?.parse().ok()
+    /// The host name as it is now.  This unit may have started before the box had its name, and in its sandbox the
+    /// kernel goes on saying the old one: the operating system unit is asked first.
+    async fn host_name(&self) -> String {
+        let client = aros::Client(self.aros().0.with_limit(Duration::from_secs(5)));
+        client.status().await.map_or_else(|_| host_name(), |status| status.hostname)
     }
 
     /// What a user may do.

@@ -17,6 +17,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderName, StatusCode, header};
+use tokio::sync::mpsc;
 
 use crate::gate::Caller;
 use crate::remote::passed_on;
@@ -27,6 +28,8 @@ use crate::server::App;
 const NO_UNIT: &str = "this installation has no operating system unit: updates, network and power exist on an image only";
 /// Longest wait for the head of an answer; a support bundle is made meanwhile.
 const LIMIT: Duration = Duration::from_secs(150);
+/// The head of an upload goes so much before its body: what is refused by its head alone is refused in words.
+const HEAD_START: Duration = Duration::from_millis(200);
 /// Longest silence of someone who uploads.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Downloads of the bundle at one time; neighbours ask for it in many small ranges.
@@ -159,24 +162,41 @@ fn too_large(limit: usize) -> ApiError {
 }
 
 /// A body that breaks off after `limit` bytes or a long silence.
+///
+/// The caller's bytes are read to their end even where the other side has refused them long ago: a client that is
+/// still sending when its connection is closed never sees why.
 fn limited(body: Body, limit: usize, overrun: Arc<AtomicBool>) -> Body {
-    let start = (body.into_data_stream(), 0usize);
-    let chunks = futures_util::stream::unfold(start, move |(mut stream, before)| {
-        let overrun = Arc::clone(&overrun);
-        async move {
+    let (tx, rx) = mpsc::channel::<io::Result<Bytes>>(4);
+    tokio::spawn(async move {
+        let mut stream = body.into_data_stream();
+        let mut sum = 0usize;
+        loop {
             let chunk = match tokio::time::timeout(SILENCE, stream.next()).await {
                 Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
-                Ok(None) => return None,
+                Ok(None) => return,
                 Ok(Some(Err(err))) => Err(io::Error::other(err)),
                 Ok(Some(Ok(chunk))) => Ok(chunk),
             };
-            let sum = before.saturating_add(chunk.as_ref().map_or(0, Bytes::len));
-            if sum > limit {
+            sum = sum.saturating_add(chunk.as_ref().map_or(0, Bytes::len));
+            let chunk = if sum > limit {
                 overrun.store(true, Ordering::Relaxed);
-                return Some((Err(io::Error::from(io::ErrorKind::FileTooLarge)), (stream, sum)));
+                Err(io::Error::from(io::ErrorKind::FileTooLarge))
+            } else {
+                chunk
+            };
+            let is_last = chunk.is_err();
+            // Nobody takes it where it was refused: it is read all the same.
+            tx.send(chunk).await.ok();
+            if is_last {
+                return;
             }
-            Some((chunk, (stream, sum)))
         }
+    });
+    let chunks = futures_util::stream::unfold((rx, true), async |(mut rx, is_first)| {
+        if is_first {
+            tokio::time::sleep(HEAD_START).await;
+        }
+        rx.recv().await.map(|chunk| (chunk, (rx, false)))
     });
     Body::from_stream(chunks)
 }

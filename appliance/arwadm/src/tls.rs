@@ -21,8 +21,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::tokens::sha256_hex;
 
-/// Between two looks at the host name.
-const LOOK: Duration = Duration::from_secs(15);
+/// The first look at the host name, which may be set while this unit starts; then between two looks.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_secs(30);
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -136,19 +137,21 @@ pub(crate) fn show(runtime_dir: &Path, certificate: &OwnCertificate) {
     }
 }
 
-/// Follows the host name: a box that is renamed has a certificate for its new name within seconds.
-pub(crate) async fn follow(
+/// Follows the host name: a box that is renamed has a certificate for its new name within a minute.
+pub(crate) async fn follow<F: Future<Output = String>>(
     certificate: Arc<OwnCertificate>,
     runtime_dir: PathBuf,
-    host_name: fn() -> String,
+    host_name: impl Fn() -> F,
     stop: Stop,
 ) {
+    let mut wait = FIRST_LOOK;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(wait) => {}
             () = stop.wait() => return,
         }
-        let host = host_name();
+        wait = LOOK;
+        let host = host_name().await;
         match certificate.renew(&host) {
             Ok(true) => {
                 show(&runtime_dir, &certificate);

@@ -20,12 +20,16 @@ const LOOK: Duration = Duration::from_secs(2);
 /// The file with the first-run code, in the runtime folder, for as long as the box is unclaimed.
 pub(crate) const FIRST_RUN_CODE: &str = "first-run-code";
 
+/// The file with the SHA-256 of the admin API's certificate, in the runtime folder.
+const CERTIFICATE: &str = "certificate-fingerprint";
+
 /// What a banner says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Banner {
     pub(crate) version: String,
     pub(crate) hostname: String,
     pub(crate) words: String,
+    pub(crate) certificate: Option<String>,
     pub(crate) addresses: Vec<String>,
     pub(crate) port: u16,
     pub(crate) code: Option<String>,
@@ -46,6 +50,12 @@ impl Banner {
             lines.push("               no address yet; is a cable plugged in?".to_owned());
         }
         lines.push(format!("  {:<13}{}", "Fingerprint:", self.words));
+        // What a browser shows of the certificate, in two lines that fit a terminal.
+        let hex: Vec<char> = self.certificate.iter().flat_map(|hex| hex.chars()).collect();
+        for (half, label) in hex.chunks(32).zip(["Certificate:", ""]) {
+            let groups: Vec<String> = half.chunks(4).map(|group| group.iter().collect()).collect();
+            lines.push(format!("  {label:<13}{}", groups.join(" ")));
+        }
         if let Some(code) = &self.code {
             lines.push(format!("  {:<13}{code}", "Claim code:"));
         }
@@ -125,11 +135,13 @@ pub(crate) async fn run(app: &App, stop: Stop) {
 async fn now(app: &App) -> Banner {
     let code = std::fs::read_to_string(app.config.runtime_dir.join(FIRST_RUN_CODE)).ok();
     let code = code.map(|code| code.trim().to_owned()).filter(|code| !code.is_empty());
+    let certificate = std::fs::read_to_string(app.config.runtime_dir.join(CERTIFICATE)).ok();
     Banner {
         version: super::status::os_release("IMAGE_VERSION")
             .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
         hostname: super::status::hostname(),
         words: app.system.identity.words(),
+        certificate: certificate.map(|hex| hex.trim().to_owned()),
         addresses: addresses(&super::network::kernel_links()),
         port: app.config.console_port,
         code,
@@ -174,12 +186,13 @@ mod tests {
             version: "0.1.0".into(),
             hostname: "arsrv-7k2p9x4m".into(),
             words: "7k2p-9x4m-aaaa-bbbb".into(),
+            certificate: Some("5f2a".repeat(16)),
             addresses: vec!["192.0.2.10".into(), "2001:db8::10".into()],
             port: 8183,
             code: Some("H7KD-93PA".into()),
             problem: None,
         };
-        let text = "ARINT 0.1.0   arsrv-7k2p9x4m\r\n\r\n  Console:     https://192.0.2.10:8183/\r\n               https://[2001:db8::10]:8183/\r\n               https://arsrv-7k2p9x4m.local:8183/\r\n  Fingerprint: 7k2p-9x4m-aaaa-bbbb\r\n  Claim code:  H7KD-93PA\r\n\r\n";
+        let text = "ARINT 0.1.0   arsrv-7k2p9x4m\r\n\r\n  Console:     https://192.0.2.10:8183/\r\n               https://[2001:db8::10]:8183/\r\n               https://arsrv-7k2p9x4m.local:8183/\r\n  Fingerprint: 7k2p-9x4m-aaaa-bbbb\r\n  Certificate: 5f2a 5f2a 5f2a 5f2a 5f2a 5f2a 5f2a 5f2a\r\n               5f2a 5f2a 5f2a 5f2a 5f2a 5f2a 5f2a 5f2a\r\n  Claim code:  H7KD-93PA\r\n\r\n";
         assert_eq!(banner.text(), text);
     }
 

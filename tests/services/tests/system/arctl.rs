@@ -93,6 +93,18 @@ async fn an_update_that_falls_back_is_told_with_its_reason() {
         err.ends_with("error: the installation failed: the signature is of an unknown key\n"),
         "{err}"
     );
+    // A refusal that comes before the file has gone is told as well, over TCP and the socket behind it.
+    let full = "`data` has 3 MB free, and the bundle needs 200 MB; remove what is not needed";
+    fx.aros.with(|world| world.full = Some(full.to_owned()));
+    let large = fx.home.join("large.raucb");
+    std::fs::File::create(&large).unwrap().set_len(200_000_000).unwrap();
+    for _ in 0..5 {
+        let (code, _, err) = fx.run(&["update", "install", &large.display().to_string()]).await;
+        assert_eq!(code, 1);
+        assert!(err.contains(&format!("error: {full} (see `arctl logs --cid ")), "{err}");
+    }
+    let said = fx.done(&["update", "rollback"]).await;
+    assert_eq!(said, "the box restarts\n");
     let (code, _, err) = fx.run(&["update", "install", "nothing.raucb"]).await;
     assert_eq!(
         (code, err.as_str()),

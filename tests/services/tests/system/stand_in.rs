@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub(crate) brings: String,
     /// Why the next update is undone.
     pub(crate) undone: Option<String>,
+    /// Why uploads are refused.
+    pub(crate) full: Option<String>,
     /// Why the next installation fails.
     pub(crate) fails: Option<String>,
 }
@@ -231,8 +233,12 @@ fn router(world: StandIn) -> Router {
         .route(
             "/v1/update/rollback",
             post(async |State(w): Asked| {
-                w.restart();
-                done("the box restarts into slot b")
+                w.with(|w| {
+                    for slot in &mut w.update.slots {
+                        slot.primary = slot.slot == "b";
+                    }
+                });
+                done("slot b (version 1.3.2) starts next; restart the box")
             }),
         )
         .layer(axum::extract::DefaultBodyLimit::disable())
@@ -340,7 +346,12 @@ async fn black_box(State(w): Asked) -> Json<BlackBoxView> {
     Json(BlackBoxView { why: w.with(|w| w.status.boot.fell_back.clone()), entries })
 }
 
-async fn upload(State(w): Asked, request: Request) -> Json<BundleInfo> {
+async fn upload(State(w): Asked, request: Request) -> Response {
+    // Like the real unit: refused before the body is read.
+    if let Some(why) = w.with(|w| w.full.clone()) {
+        let error = serde_json::json!({"code": "no_room", "message": why, "request_id": "x"});
+        return (StatusCode::INSUFFICIENT_STORAGE, Json(error)).into_response();
+    }
     let mut chunks = request.into_body().into_data_stream();
     let mut bytes = 0;
     while let Some(chunk) = chunks.next().await {
@@ -354,6 +365,7 @@ async fn upload(State(w): Asked, request: Request) -> Json<BundleInfo> {
         bytes,
         sha256: "c0de".repeat(16),
     })
+    .into_response()
 }
 
 /// Twenty bytes, whole or one range of them.
@@ -386,17 +398,16 @@ async fn install(State(w): Asked, Json(request): Json<InstallRequest>) -> Json<I
         error: None,
     };
     w.with(|w| w.update.install = Some(begun.clone()));
-    let world = w.clone();
     tokio::spawn(async move {
         for percent in [20, 40, 60, 80, 100] {
             tokio::time::sleep(Duration::from_millis(250)).await;
-            world.with(|w| {
+            w.with(|w| {
                 let install = w.update.install.as_mut().unwrap();
                 install.percent = percent;
                 install.message = "writing `rootfs` to slot b".to_owned();
             });
         }
-        let installed = world.with(|w| {
+        let installed = w.with(|w| {
             let fails = w.fails.take();
             let install = w.update.install.as_mut().unwrap();
             if let Some(why) = fails {
@@ -419,7 +430,7 @@ async fn install(State(w): Asked, Json(request): Json<InstallRequest>) -> Json<I
         });
         if installed && request.reboot {
             tokio::time::sleep(Duration::from_millis(800)).await;
-            world.restart();
+            w.restart();
         }
     });
     Json(begun)
