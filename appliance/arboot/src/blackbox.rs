@@ -8,6 +8,7 @@
 //! **Invariant:** a record whose `append` returned is read again after any power cut, until the ring has gone round.
 //! **Invariant:** a torn or rotten block costs the record in it and no other.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -126,7 +127,8 @@ pub enum BlackBoxError {
 pub struct BlackBox<D> {
     disk: D,
     slots: u64,
-    next: u64,
+    /// The next number, once the ring was read.
+    next: Cell<Option<u64>>,
 }
 
 /// What the header keeps.
@@ -147,9 +149,7 @@ impl<D: Disk> BlackBox<D> {
         if blocks < HEADERS + 2 {
             return Err(BlackBoxError::TooSmall(len));
         }
-        let mut this = Self { disk, slots: blocks - HEADERS, next: 1 };
-        this.next = this.scan()?.last().map_or(1, |record| record.seq + 1);
-        Ok(this)
+        Ok(Self { disk, slots: blocks - HEADERS, next: Cell::new(None) })
     }
 
     /// Every record that can be read, oldest first.
@@ -182,15 +182,19 @@ impl<D: Disk> BlackBox<D> {
         boot_id: &str,
         event: Event,
     ) -> Result<Record, BlackBoxError> {
+        let mut seq = match self.next.get() {
+            Some(next) => next,
+            None => next_after(&self.scan()?),
+        };
         // Another process may have appended since.
-        while self.read_record(self.next).is_some_and(|record| record.seq >= self.next) {
-            self.next += 1;
+        while self.read_record(seq).is_some_and(|record| record.seq >= seq) {
+            seq += 1;
         }
-        let mut record = Record { seq: self.next, time_ms, boot_id: boot_id.to_owned(), event };
+        let mut record = Record { seq, time_ms, boot_id: boot_id.to_owned(), event };
         let block = encode(&mut record);
-        self.disk.write_at(self.offset(record.seq), &block).map_err(BlackBoxError::Write)?;
+        self.disk.write_at(self.offset(seq), &block).map_err(BlackBoxError::Write)?;
         self.disk.sync().map_err(BlackBoxError::Write)?;
-        self.next += 1;
+        self.next.set(Some(seq + 1));
         Ok(record)
     }
 
@@ -293,8 +297,13 @@ impl<D: Disk> BlackBox<D> {
             return Err(BlackBoxError::Read(err));
         }
         records.sort_by_key(|record| record.seq);
+        self.next.set(Some(next_after(&records)));
         Ok(records)
     }
+}
+
+fn next_after(records: &[Record]) -> u64 {
+    records.last().map_or(1, |record| record.seq + 1)
 }
 
 fn encode(record: &mut Record) -> Vec<u8> {

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     std::panic::set_hook(Box::new(|info| {
-        stage::give_up(&format!("the first stage panicked: {info}"), None)
+        stage::give_up(&format!("the first stage panicked: {info}"))
     }));
     stage::run()
 }

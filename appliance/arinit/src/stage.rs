@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arboot::entries::Name;
@@ -79,17 +80,25 @@ pub(crate) struct Boot {
     partitions: Disk,
 }
 
+/// As far as this start got; a panic knows nothing else.
+static KNOWN: Mutex<Option<Boot>> = Mutex::new(None);
+
+fn know(boot: &Boot) {
+    *KNOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(boot.clone());
+}
+
 /// Runs; comes back never, in one way or the other.
 pub(crate) fn run() -> ExitCode {
-    let mut boot = None;
-    let Err(err) = start(&mut boot);
-    give_up(&log::chain(&err), boot.as_ref())
+    let Err(err) = start();
+    give_up(&log::chain(&err))
 }
 
 /// Writes down why, lets the boot loader take another entry if there is one, and resets.
-pub(crate) fn give_up(reason: &str, boot: Option<&Boot>) -> ! {
+pub(crate) fn give_up(reason: &str) -> ! {
     log::err(reason);
-    if let Some(boot) = boot {
+    // Taken, so that a panic in here resets and does not begin again.
+    let known = KNOWN.try_lock().ok().and_then(|mut known| known.take());
+    if let Some(boot) = known {
         record(
             &boot.partitions,
             Event::FirstStageFailed {
@@ -98,7 +107,7 @@ pub(crate) fn give_up(reason: &str, boot: Option<&Boot>) -> ! {
                 reason: reason.to_owned(),
             },
         );
-        match exhaust(boot) {
+        match exhaust(&boot) {
             Ok(Some(other)) => log::err(&format!("slot {other} is started next")),
             Ok(None) => log::err("there is nothing else to start, so this is tried again"),
             Err(err) => log::err(&log::chain(&err)),
@@ -108,7 +117,7 @@ pub(crate) fn give_up(reason: &str, boot: Option<&Boot>) -> ! {
     kernel::reset()
 }
 
-fn start(known: &mut Option<Boot>) -> Result<Infallible, StageError> {
+fn start() -> Result<Infallible, StageError> {
     kernel::mount_kernel_file_systems()
         .map_err(|err| StageError::Mount("`/proc`, `/sys`, `/dev` and `/run`".into(), err))?;
     log::info(concat!("first stage ", env!("CARGO_PKG_VERSION")));
@@ -139,7 +148,7 @@ fn start(known: &mut Option<Boot>) -> Result<Infallible, StageError> {
         cause: None,
         partitions: disk.clone(),
     };
-    *known = Some(boot.clone());
+    know(&boot);
     let line = line?;
     boot.mode = cmdline::mode(&line, entry.as_deref(), named);
     boot.root_hash = line.root.root_hex();
@@ -161,7 +170,7 @@ fn start(known: &mut Option<Boot>) -> Result<Infallible, StageError> {
     boot.disk = Path::new("/dev").join(&disk.name);
     boot.partitions = disk;
     let records = note_start(&mut boot);
-    *known = Some(boot.clone());
+    know(&boot);
     let (_, device) = root?;
     stop_if_never_confirmed(&boot, &records)?;
 
@@ -246,29 +255,29 @@ fn black_box(disk: &Disk) -> Option<BlackBox<File>> {
     opened.inspect_err(|err| log::warn(&log::chain(err))).ok()
 }
 
-fn record(disk: &Disk, event: Event) -> Vec<Record> {
-    let Some(mut blackbox) = black_box(disk) else { return Vec::new() };
+fn record(disk: &Disk, event: Event) {
+    let Some(mut blackbox) = black_box(disk) else { return };
     if let Err(err) = blackbox.append(kernel::now_ms(), &kernel::boot_id(), event) {
         log::warn(&log::chain(&err));
     }
-    blackbox.records().unwrap_or_default()
 }
 
 /// Writes *started* into the black box; returns everything in it.
 fn note_start(boot: &mut Boot) -> Vec<Record> {
     let Some(mut blackbox) = black_box(&boot.partitions) else { return Vec::new() };
-    let before = blackbox.records().unwrap_or_default();
-    boot.cause = kernel::cause(Path::new("/sys")).map(str::to_owned).or_else(|| ordered(&before));
+    let mut records = blackbox.records().unwrap_or_default();
+    boot.cause = kernel::cause(Path::new("/sys")).map(str::to_owned).or_else(|| ordered(&records));
     let started = Event::Started {
         slot: boot.chosen,
         entry: boot.entry.clone(),
         version: boot.version.clone(),
         cause: boot.cause.clone(),
     };
-    if let Err(err) = blackbox.append(kernel::now_ms(), &kernel::boot_id(), started) {
-        log::warn(&log::chain(&err));
+    match blackbox.append(kernel::now_ms(), &kernel::boot_id(), started) {
+        Ok(record) => records.push(record),
+        Err(err) => log::warn(&log::chain(&err)),
     }
-    blackbox.records().unwrap_or_default()
+    records
 }
 
 /// The cause of a start that an orderly end came before.
@@ -333,7 +342,8 @@ fn exhaust(boot: &Boot) -> Result<Option<Slot>, EspError> {
     }
     with_esp(&boot.partitions, |entries| {
         let other = entries.has_other(boot.chosen)?;
-        if other.is_some() {
+        // The recovery system stays the last resort, whatever happens in it.
+        if other.is_some() && boot.chosen != Slot::Recovery {
             entries.mark_bad(boot.chosen)?;
         }
         Ok(other)
