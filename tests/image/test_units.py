@@ -27,7 +27,7 @@ PRIVILEGED = {
 #: A daemon of another package that we sandbox with a drop-in.
 FOREIGN = ["dbus-broker.service"]
 #: Scripts that lie on the device.
-PROGRAMS = {"usr/lib/arint/rauc-boot", "usr/lib/arint/rauc-stream"}
+PROGRAMS = {"usr/lib/arint/rauc-boot", "usr/lib/arint/rauc-service", "usr/lib/arint/rauc-stream"}
 
 #: Other names of units of systemd's.
 ALIASES = {f"usr/lib/systemd/system/{name}" for name in
