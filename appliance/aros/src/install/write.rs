@@ -7,8 +7,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use sha2::{Digest as _, Sha256};
-
 use super::table::{SECTOR, Table, TableError};
 
 const MIB: u64 = 1 << 20;
@@ -115,35 +113,32 @@ pub(super) fn write(
     disk.sync_all().map_err(table_failed)?;
 
     let mut done = 0;
-    let mut sums = Vec::new();
     for (part, start, bytes) in &written {
-        let mut sum = Sha256::new();
         for_chunks(*start, *bytes, |at, chunk| {
             stick.read_exact_at(chunk, at).map_err(|source| WriteError::Read { part, source })?;
-            sum.update(&*chunk);
             disk.write_all_at(chunk, at).map_err(|source| WriteError::Write { part, source })?;
             done += u64::try_from(chunk.len()).unwrap_or_default();
             progress("writing", done * 100 / all);
             Ok::<(), WriteError>(())
         })?;
-        sums.push(sum.finalize());
     }
     disk.sync_all().map_err(|source| WriteError::Write { part: "slot-a", source })?;
 
     flush().map_err(table_failed)?;
     done = 0;
-    for ((part, start, bytes), wanted) in written.iter().zip(sums) {
-        let mut sum = Sha256::new();
+    let mut kept = Vec::new();
+    for (part, start, bytes) in &written {
         for_chunks(*start, *bytes, |at, chunk| {
-            disk.read_exact_at(chunk, at).map_err(|_| WriteError::NotKept { part })?;
-            sum.update(&*chunk);
+            kept.resize(chunk.len(), 0);
+            disk.read_exact_at(&mut kept, at).map_err(|_| WriteError::NotKept { part })?;
+            stick.read_exact_at(chunk, at).map_err(|source| WriteError::Read { part, source })?;
+            if kept != chunk {
+                return Err(WriteError::NotKept { part });
+            }
             done += u64::try_from(chunk.len()).unwrap_or_default();
             progress("checking", done * 100 / all);
-            Ok::<(), WriteError>(())
+            Ok(())
         })?;
-        if sum.finalize() != wanted {
-            return Err(WriteError::NotKept { part });
-        }
     }
 
     let (front, back) = table.fitted(sectors, names.disk, names.esp);
