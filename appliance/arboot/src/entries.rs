@@ -120,6 +120,10 @@ pub enum State {
 
 /// The file system of the ESP, as far as entries need it.  Paths are relative, with `/`.
 pub trait Folder {
+    /// Keeps other processes from changing anything as long as it lives.
+    type Lock;
+    /// Waits until no other process changes anything.
+    fn lock(&self) -> io::Result<Self::Lock>;
     /// Names in a folder; a missing folder has none.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
     /// A small file.
@@ -142,6 +146,9 @@ pub enum EntriesError {
     /// The entries cannot be read.
     #[error("cannot read the boot entries in `{ENTRIES}`")]
     Read(#[source] io::Error),
+    /// Another process cannot be waited for.
+    #[error("cannot lock the boot entries")]
+    Lock(#[source] io::Error),
     /// The new image cannot be read or is none.
     #[error("cannot take the kernel image of slot {0}")]
     Image(Slot, #[source] UkiError),
@@ -248,9 +255,10 @@ impl<F: Folder> Entries<F> {
         slot: Slot,
         source: &mut R,
     ) -> Result<Entry, EntriesError> {
+        let _lock = self.folder.lock().map_err(EntriesError::Lock)?;
         let info = uki::inspect(source).map_err(|err| EntriesError::Image(slot, err))?;
         // What a former attempt left behind would be in the way on a small ESP.
-        self.clean()?;
+        self.clean_locked()?;
         let generation = self.next_generation()?;
         let image = image_path(slot, generation);
         let written = self.write_image(&image, source, info.size);
@@ -263,7 +271,7 @@ impl<F: Folder> Entries<F> {
         let version = info.version.unwrap_or_else(|| "unknown".to_owned());
         let entry = self.write_entry(name, &version, &image)?;
         self.remove_entries(|old| old.name.slot == slot && old.name.generation < generation)?;
-        self.clean()?;
+        self.clean_locked()?;
         Ok(entry)
     }
 
@@ -337,6 +345,7 @@ impl<F: Folder> Entries<F> {
         slot: Slot,
         tries: impl Fn(Option<Tries>) -> Option<Tries>,
     ) -> Result<(), EntriesError> {
+        let _lock = self.folder.lock().map_err(EntriesError::Lock)?;
         let entries = self.list()?;
         let of_slot = || entries.iter().filter(|entry| entry.name.slot == slot && entry.has_image);
         let newest = of_slot()
@@ -375,6 +384,11 @@ impl<F: Folder> Entries<F> {
     /// # Errors
     /// The ESP cannot be read or written.
     pub fn clean(&self) -> Result<(), EntriesError> {
+        let _lock = self.folder.lock().map_err(EntriesError::Lock)?;
+        self.clean_locked()
+    }
+
+    fn clean_locked(&self) -> Result<(), EntriesError> {
         let entries = self.list()?;
         let mut old = Vec::new();
         for file in self.folder.list(ENTRIES).map_err(EntriesError::Read)? {
@@ -455,6 +469,14 @@ impl Esp {
 }
 
 impl Folder for Esp {
+    type Lock = File;
+
+    fn lock(&self) -> io::Result<File> {
+        let root = File::open(&self.root)?;
+        root.lock()?;
+        Ok(root)
+    }
+
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         match fs::read_dir(self.root.join(dir)) {
             Ok(files) => {

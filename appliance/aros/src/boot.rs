@@ -230,6 +230,7 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             fs::create_dir(dir.path().join("partitions")).unwrap();
+            fs::create_dir(dir.path().join("esp")).unwrap();
             fs::write(dir.path().join("partitions/blackbox"), vec![0; 1 << 16]).unwrap();
             Self { dir }
         }

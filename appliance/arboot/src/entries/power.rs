@@ -83,6 +83,12 @@ fn apply(files: &mut BTreeMap<String, Vec<u8>>, op: Pending) {
 }
 
 impl Folder for &Cached {
+    type Lock = ();
+
+    fn lock(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         let files = self.visible();
         let names = files.keys().filter_map(|path| path.strip_prefix(dir)?.strip_prefix('/'));

@@ -87,3 +87,32 @@ fn what_is_no_image_changes_nothing() {
         "slot b has no boot entry: choose it with `arint os boot set-primary b`"
     );
 }
+
+#[test]
+fn two_processes_that_change_the_entries_at_once_wait_for_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let entries = || Entries::new(Esp::new(dir.path()));
+    entries().set_primary(Slot::A, &mut uki("0.1.0")).unwrap();
+    std::thread::scope(|scope| {
+        for slot in [Slot::A, Slot::B] {
+            let entries = &entries;
+            scope.spawn(move || {
+                for n in 0..20 {
+                    entries().set_primary(slot, &mut uki(&format!("0.1.{n}"))).unwrap();
+                    entries().clean().unwrap();
+                    entries().mark_good(slot).unwrap();
+                }
+            });
+        }
+    });
+    let files: Vec<_> = entries()
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|e| (e.name.slot, e.has_image, e.name.tries))
+        .collect();
+    assert!(
+        files.len() == 2 && files.iter().all(|(_, image, tries)| *image && tries.is_none()),
+        "{files:?}"
+    );
+}
