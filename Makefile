@@ -58,7 +58,7 @@ lint: ## clippy with warnings denied, types of the SDK, shellcheck
 	@scripts/setup.sh check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
 	@cd $(SDK) && "$$(../../../scripts/python-env.sh)" -m mypy --no-error-summary
-	@shellcheck -x -P . scripts/*.sh .ci/run image/contract/*.sh image/debian/*.sh image/debian/build image/debian/check-reproducible
+	@shellcheck -x -P . scripts/*.sh .ci/run image/contract/*.sh image/buildroot/build image/buildroot/board/*.sh image/debian/*.sh image/debian/build image/debian/check-reproducible
 
 docs: ## the Rust documentation, without warnings
 	@RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items --quiet

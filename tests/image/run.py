@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 LANES = [
     ["test_update.py"],
     ["test_harness.py", "test_first_stage.py", "test_first_boot.py", "test_powercut.py", "test_lan.py", "test_memory.py",
-     "test_trust.py", "test_life.py"],
+     "test_trust.py", "test_life.py", "test_boards.py", "test_flash.py"],
 ]
 
 
