@@ -15,6 +15,8 @@ use crate::server::App;
 const ROUND: Duration = Duration::from_secs(2);
 /// Whoever asked for a restart, or follows an installation, hears of it in this time.
 const ANSWERED: Duration = Duration::from_secs(2);
+/// Between two rounds in a slot that should be left, and cannot be.
+const STAYING: Duration = Duration::from_secs(30);
 /// Between two rounds later on.
 const LATER: Duration = Duration::from_secs(300);
 
@@ -43,6 +45,8 @@ async fn on_trial(app: &App, slot: Slot) {
     let since = Instant::now();
     let limit = Duration::from_secs(app.config.confirm_limit_s);
     log::info!(name = slot.as_str(); "slot is on trial");
+    // Set where there is nothing better to go to: then it may still come right.
+    let mut stays = false;
     loop {
         let found = probes::run(app).await;
         remember(app, &found);
@@ -52,18 +56,27 @@ async fn on_trial(app: &App, slot: Slot) {
                 Err(err) if since.elapsed() < limit => {
                     log::warn!(error:% = Chain(err.as_ref()); "the slot cannot be confirmed yet");
                 }
+                Err(err) if !stays => {
+                    if leave(app, slot, "entry", &Chain(err.as_ref()).to_string()).await {
+                        return;
+                    }
+                    stays = true;
+                }
                 Err(err) => {
-                    return leave(app, slot, "entry", &Chain(err.as_ref()).to_string()).await;
+                    log::warn!(error:% = Chain(err.as_ref()); "the slot cannot be confirmed")
                 }
             }
-            tokio::time::sleep(ROUND).await;
+            tokio::time::sleep(if stays { STAYING } else { ROUND }).await;
             continue;
         };
-        if since.elapsed() >= limit {
-            return leave(app, slot, &fault.name, &fault.message).await;
+        if since.elapsed() >= limit && !stays {
+            if leave(app, slot, &fault.name, &fault.message).await {
+                return;
+            }
+            stays = true;
         }
         log::info!(name = fault.name.as_str(), reason = fault.message.as_str(); "probe has not passed yet");
-        tokio::time::sleep(ROUND).await;
+        tokio::time::sleep(if stays { STAYING } else { ROUND }).await;
     }
 }
 
@@ -104,8 +117,9 @@ async fn forget_kept(app: &App) {
     }
 }
 
-/// Keeps the reason, exhausts the entry and restarts, unless there is nothing else to start.
-async fn leave(app: &App, slot: Slot, probe: &str, reason: &str) {
+/// Keeps the reason, exhausts the entry and restarts; false where only the recovery system is left, which can do less
+/// than a slot that is half there.
+async fn leave(app: &App, slot: Slot, probe: &str, reason: &str) -> bool {
     let version = app.updates.version();
     log::error!(name = probe, reason; "slot is left");
     app.updates.ring.note(Event::ProbeFailed {
@@ -115,10 +129,10 @@ async fn leave(app: &App, slot: Slot, probe: &str, reason: &str) {
         reason: reason.to_owned(),
     });
     match app.updates.entries.has_other(slot) {
-        Ok(Some(_)) => {}
-        Ok(None) => {
+        Ok(Some(Slot::A | Slot::B)) => {}
+        Ok(Some(Slot::Recovery) | None) => {
             log::error!("no other slot can be started; staying in this one");
-            return;
+            return false;
         }
         Err(err) => {
             log::error!(error:% = Chain(&err); "the boot entries cannot be read; the boot loader counts on");
@@ -130,8 +144,9 @@ async fn leave(app: &App, slot: Slot, probe: &str, reason: &str) {
     }
     app.updates.ring.note(Event::MarkedBad { slot, reason: format!("probe `{probe}` failed") });
     if let Err(err) = reboot(app).await {
-        log::error!(error:% = err; "cannot restart; the watchdog will");
+        log::error!(error:% = err; "cannot restart; the boot loader takes the other slot next time");
     }
+    true
 }
 
 #[zbus::proxy(

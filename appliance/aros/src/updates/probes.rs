@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arapi::aros::Probe;
@@ -131,7 +132,10 @@ async fn unit(app: &App, path: zbus::OwnedObjectPath) -> zbus::Result<UnitProxy<
 
 /// What is written to `state` is there after a flush.
 async fn disk(app: &App) -> Result<String, String> {
-    let path = app.config.state_dir.join("probe");
+    // Two that probe at one time must not meet.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = app.config.state_dir.join(format!("probe.{count}"));
     let shown = path.display().to_string();
     let stamp = format!("{} {}\n", app.updates.ring.boot_id(), arbase::time::now_ms());
     let wrote = tokio::task::spawn_blocking(move || -> std::io::Result<bool> {
@@ -143,6 +147,7 @@ async fn disk(app: &App) -> Result<String, String> {
         file.sync_all()?;
         let mut back = String::new();
         std::fs::File::open(&path)?.read_to_string(&mut back)?;
+        std::fs::remove_file(&path)?;
         Ok(back == stamp)
     })
     .await;
@@ -194,13 +199,15 @@ async fn worker(app: &App) -> Result<String, String> {
             .unwrap_or_else(|| "no worker is ready".to_owned()));
     }
     let module = ModuleSource {
-        file_name: "arint_probe.py".to_owned(),
-        source: "from zato.server.service import Service\n\n\nclass ArintProbe(Service):\n    def handle(self):\n        pass\n".to_owned(),
+        file_name: "boxcheck.py".to_owned(),
+        source: "from zato.server.service import Service\n\n\nclass BoxCheck(Service):\n    def handle(self):\n        pass\n".to_owned(),
     };
     let request = CheckRequest { modules: vec![module], removed: Vec::new() };
     match client.check(&request).await.map_err(chain)? {
         CheckVerdict::Loads { .. } => Ok("a fresh worker loads a service".to_owned()),
-        CheckVerdict::Refused(fault) => Err(format!("a fresh worker loads no service: {fault:?}")),
+        CheckVerdict::Refused(fault) => {
+            Err(format!("a fresh worker loads no service: {}", fault.reason))
+        }
     }
 }
 
