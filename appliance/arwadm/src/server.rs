@@ -1,7 +1,7 @@
 //! Start, run, stop; and what the handlers share.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -144,11 +144,11 @@ impl Server {
         let tls = certificate.as_ref().map(|certificate| certificate.acceptor());
         if let Some(certificate) = certificate {
             let (named, runtime_dir) = (app.clone(), app.config.runtime_dir.clone());
-            let name = move || {
+            let names = move || {
                 let app = named.clone();
-                async move { app.host_name().await }
+                async move { app.names().await }
             };
-            parts.spawn(tls::follow(certificate, runtime_dir, name, own_stop.clone()));
+            parts.spawn(tls::follow(certificate, runtime_dir, names, own_stop.clone()));
         }
         // What a service's code may not do under the user of the core, it may not do by naming itself a unit.
         let to_local = whole(for_peers(router.clone(), &token));
@@ -308,11 +308,19 @@ impl App {
         self.certificate.is_some()
     }
 
-    /// The host name as it is now.  This unit may have started before the box had its name, and in its sandbox the
-    /// kernel goes on saying the old one: the operating system unit is asked first.
-    async fn host_name(&self) -> String {
+    /// The host name and the addresses as they are now.  This unit may have started before the box had them, and in its
+    /// sandbox the kernel goes on saying the old name: the operating system unit is asked first.
+    async fn names(&self) -> (String, Vec<String>) {
         let client = aros::Client(self.aros().0.with_limit(Duration::from_secs(5)));
-        client.status().await.map_or_else(|_| host_name(), |status| status.hostname)
+        let host = client.status().await.map_or_else(|_| host_name(), |status| status.hostname);
+        let network = client.0.get::<aros::NetworkStatus>("/v1/network").await.unwrap_or_default();
+        let addresses = network.links.iter().flat_map(|link| &link.addresses);
+        let ips = addresses.filter_map(|address| address.split('/').next()?.parse::<IpAddr>().ok());
+        let reached = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => !ip.is_loopback(),
+            IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+        };
+        (host, ips.filter(reached).map(|ip| ip.to_string()).collect())
     }
 
     /// What a user may do.

@@ -4,7 +4,7 @@
 //!
 //! **Invariant:** the key is made once; only a factory reset or an admin who removes it ends it.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -24,6 +24,10 @@ use crate::tokens::sha256_hex;
 /// The first look at the host name, which may be set while this unit starts; then between two looks.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(30);
+/// Most names and addresses in a certificate.
+const MOST_NAMES: usize = 40;
+/// Looks at which the addresses count as well: the network may come up after this unit.
+const ADDRESS_LOOKS: u32 = 4;
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -112,17 +116,21 @@ impl OwnCertificate {
         self.now.0.read().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
-    /// Makes the certificate anew if it lacks the host name; says whether it did.
-    ///
-    /// Addresses come and go with DHCP and are only looked at when the box starts: whoever has accepted this
-    /// certificate in a browser is not asked again each time.
-    fn renew(&self, host: &str) -> Result<bool, TlsError> {
+    /// Makes the certificate anew if it lacks the host name or one of the addresses; says whether it did.
+    fn renew(&self, host: &str, addresses: &[String]) -> Result<bool, TlsError> {
         let wanted = names_of(host);
         let has = self.now.0.read().unwrap_or_else(PoisonError::into_inner).2.clone();
-        if wanted.iter().all(|name| has.contains(name)) {
+        if wanted.iter().chain(addresses).all(|name| has.contains(name)) {
             return Ok(false);
         }
-        let names: Vec<String> = wanted.into_iter().chain(own_addresses()).collect();
+        // Addresses it has already stay, while the name does: a box has several, and not all come up at once.
+        let kept = has.iter().filter(|name| name.parse::<IpAddr>().is_ok());
+        let mut names = wanted;
+        for name in addresses.iter().chain(kept).cloned().chain(own_addresses()) {
+            if !names.contains(&name) && names.len() < MOST_NAMES {
+                names.push(name);
+            }
+        }
         let renewed = usable(&self.dir, host, &names)?;
         *self.now.0.write().unwrap_or_else(PoisonError::into_inner) = renewed;
         Ok(true)
@@ -138,24 +146,30 @@ pub(crate) fn show(runtime_dir: &Path, certificate: &OwnCertificate) {
 }
 
 /// Follows the host name: a box that is renamed has a certificate for its new name within a minute.
-pub(crate) async fn follow<F: Future<Output = String>>(
+///
+/// Addresses come and go with DHCP and are only looked at soon after the start: whoever has accepted this certificate
+/// in a browser is not asked again each time.
+pub(crate) async fn follow<F: Future<Output = (String, Vec<String>)>>(
     certificate: Arc<OwnCertificate>,
     runtime_dir: PathBuf,
-    host_name: impl Fn() -> F,
+    names: impl Fn() -> F,
     stop: Stop,
 ) {
     let mut wait = FIRST_LOOK;
-    loop {
+    for look in 0u32.. {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = stop.wait() => return,
         }
         wait = LOOK;
-        let host = host_name().await;
-        match certificate.renew(&host) {
+        let (host, mut addresses) = names().await;
+        if look >= ADDRESS_LOOKS {
+            addresses.clear();
+        }
+        match certificate.renew(&host, &addresses) {
             Ok(true) => {
                 show(&runtime_dir, &certificate);
-                log::info!(name = host, fingerprint = certificate.fingerprint(); "certificate made anew for the new name, with the same key");
+                log::info!(name = host, fingerprint = certificate.fingerprint(); "certificate made anew for a new name or address, with the same key");
             }
             Ok(false) => {}
             Err(err) => log::error!(error:% = Chain(&err); "cannot make the certificate anew"),
@@ -275,12 +289,15 @@ mod tests {
         let certificate = OwnCertificate::load(dir.path(), "box-7").unwrap();
         let key = || std::fs::read(dir.path().join("key.pem")).unwrap();
         let (first, first_key) = (certificate.fingerprint(), key());
-        assert!(!certificate.renew("box-7").unwrap());
-        assert!(certificate.renew("cellar").unwrap());
+        assert!(!certificate.renew("box-7", &[]).unwrap());
+        assert!(certificate.renew("box-7", &["192.0.2.7".to_owned()]).unwrap());
+        assert!(certificate.renew("cellar", &[]).unwrap());
         assert_ne!(certificate.fingerprint(), first);
         assert_eq!(key(), first_key);
         let names = std::fs::read_to_string(dir.path().join("names")).unwrap();
-        assert!(names.lines().any(|name| name == "cellar.local"), "{names}");
+        for name in ["cellar.local", "192.0.2.7"] {
+            assert!(names.lines().any(|kept| kept == name), "{name}: {names}");
+        }
         // The same after a restart.
         let again = OwnCertificate::load(dir.path(), "cellar").unwrap();
         assert_eq!(again.fingerprint(), certificate.fingerprint());
