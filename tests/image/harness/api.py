@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.waiting import patience
 
-CODE = re.compile(r"\b([2-9A-HJKMNP-TV-Z]{4}-[2-9A-HJKMNP-TV-Z]{4})\b")
+CODE = re.compile(r"[Cc]ode:?\s+([2-9A-HJKMNP-TV-Z]{4}-[2-9A-HJKMNP-TV-Z]{4})\b")
 USER = "admin"
 PASSWORD = "correct horse battery"
 
