@@ -125,6 +125,7 @@ pub(crate) async fn run(app: Arc<App>, stop: Stop) {
     tokio::join!(
         app.system.network.watch_trials(&app, stop.clone()),
         app.system.support.run(&app, stop.clone()),
+        app.system.settings.settle(&app, stop.clone()),
         console::run(&app, stop.clone()),
         follow_store(&app, stop),
     );
@@ -198,22 +199,15 @@ async fn watch(app: &App, node: &ObjectName) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// Keeps an event in the black box.
+/// Keeps an event in the black box; it is durable when this returns.
 pub(crate) async fn record(app: &App, event: Event) {
-    app.updates.ring.note(event);
+    let ring = app.updates.ring.clone();
+    if let Err(err) = tokio::task::spawn_blocking(move || ring.note(event)).await {
+        log::error!(error:% = err; "black box cannot be written");
+    }
 }
 
 /// Keeps a sentence in the black box.
 pub(crate) async fn note(app: &App, text: &str) {
     record(app, Event::Note { text: text.to_owned() }).await;
-}
-
-/// How this start came about.
-fn boot_status(app: &App) -> arapi::aros::BootStatus {
-    crate::updates::boot_status(app)
-}
-
-/// The black box as it is told.
-async fn black_box(app: &App) -> arapi::aros::BlackBoxView {
-    crate::updates::black_box_view(app).await.unwrap_or_default()
 }

@@ -42,7 +42,10 @@ pub(super) async fn bundle_read(State(app): State<Arc<App>>) -> Result<Response,
         Ok(units) => files.push(("units.json", json(&units))),
         Err(err) => files.push(("units.txt", Chain(&err).to_string().into_bytes())),
     }
-    files.push(("blackbox.json", json(&super::black_box(&app).await)));
+    match crate::updates::black_box_view(&app).await {
+        Ok(view) => files.push(("blackbox.json", json(&view))),
+        Err(err) => files.push(("blackbox.txt", Chain(&err).to_string().into_bytes())),
+    }
     for (name, path) in [
         ("os-release", "/etc/os-release"),
         ("cmdline", "/proc/cmdline"),

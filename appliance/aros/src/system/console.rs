@@ -145,7 +145,7 @@ async fn now(app: &App) -> Banner {
         addresses: addresses(&super::network::kernel_links()),
         port: app.config.console_port,
         code,
-        problem: super::boot_status(app).fell_back,
+        problem: crate::updates::boot_status(app).fell_back,
     }
 }
 

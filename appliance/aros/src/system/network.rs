@@ -269,17 +269,7 @@ async fn apply(app: &App, network: &trial::Network) {
         }
     };
     for name in gone {
-        // networkd leaves virtual interfaces alone whose file is gone or changed.
-        let deleted =
-            tokio::process::Command::new("networkctl").args(["delete", &name]).output().await;
-        match deleted {
-            Ok(output) if output.status.success() => {}
-            Ok(output) => {
-                let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                log::warn!(name, reason; "virtual interface cannot be removed");
-            }
-            Err(err) => log::warn!(name, error:% = err; "virtual interface cannot be removed"),
-        }
+        remove_link(app, &name).await;
     }
     let reloaded = bus::within("reload the network", "org.freedesktop.network1", async {
         bus::networkd(&app.bus).await?.reload().await
@@ -289,6 +279,41 @@ async fn apply(app: &App, network: &trial::Network) {
         log::warn!(error:% = Chain(&err); "networkd has not reloaded");
     }
     join_wifi(app, network).await;
+}
+
+/// Removes a virtual interface whose file is gone or changed, which networkd leaves alone.  This unit has no right to:
+/// `arint-unlink@` has it, for this one task.
+async fn remove_link(app: &App, name: &str) {
+    let link = Path::new("/sys/class/net").join(name);
+    if !link.is_dir() {
+        return;
+    }
+    let unit = format!("arint-unlink@{}.service", escaped(name));
+    let started = bus::within("remove a virtual interface", "org.freedesktop.systemd1", async {
+        bus::systemd(&app.bus).await?.restart_unit(&unit, "replace").await
+    });
+    if let Err(err) = started.await {
+        log::error!(name, error:% = Chain(&err); "virtual interface cannot be removed");
+        return;
+    }
+    // Started is not done, and one of the same name can be made only when this one is gone.
+    for _ in 0..50 {
+        if !link.is_dir() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    log::error!(name; "virtual interface is still there");
+}
+
+/// The name of an interface as part of a unit's name (`systemd-escape`).
+fn escaped(name: &str) -> String {
+    name.bytes().fold(String::new(), |text, byte| match byte {
+        b'_' | b':' => text + &char::from(byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() => text + &char::from(byte).to_string(),
+        b'.' if !text.is_empty() => text + ".",
+        byte => text + &format!("\\x{byte:02x}"),
+    })
 }
 
 /// Writes the files that differ and removes stale ones of ours; returns the virtual interfaces that are to go.
@@ -476,3 +501,38 @@ pub(super) async fn network_confirm(State(app): State<Arc<App>>) -> Answer<Done>
 }
 
 pub(super) use self::trial::Seen as NetworkSeen;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_is_part_of_a_unit_s_name_as_systemd_escapes_it() {
+        let systemd = artest::tool("systemd-escape", "systemd");
+        for name in ["v20", "bond-0", "office_1", "end0.7", ".x"] {
+            let output = std::process::Command::new(&systemd).args(["--", name]).output().unwrap();
+            assert_eq!(escaped(name), String::from_utf8(output.stdout).unwrap().trim());
+        }
+    }
+
+    #[test]
+    fn stale_files_go_and_the_interfaces_they_made_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file =
+            |name: &str, text: &str| render::File { name: name.to_owned(), text: text.to_owned() };
+        let vlan = file("10-arint-v.netdev", "[NetDev]\nName=v\n[VLAN]\nId=1\n");
+        let bond = file("10-arint-b.netdev", "[NetDev]\nName=b\n[Bond]\nMode=802.3ad\n");
+        let other = dir.path().join("60-arint-wired.network");
+        std::fs::write(&other, "not ours").unwrap();
+        let gone = write_files(dir.path(), &[vlan.clone(), bond.clone()]).unwrap();
+        assert_eq!(gone, [""; 0]);
+        assert_eq!(write_files(dir.path(), &[vlan.clone(), bond.clone()]).unwrap(), [""; 0]);
+        let changed = file(&bond.name, "[NetDev]\nName=b\n[Bond]\nMode=balance-alb\n");
+        let mut gone = write_files(dir.path(), std::slice::from_ref(&changed)).unwrap();
+        gone.sort();
+        assert_eq!(gone, ["b", "v"], "a bond of another mode has to be made anew");
+        assert!(!dir.path().join(&vlan.name).is_file());
+        assert_eq!(std::fs::read_to_string(dir.path().join(&bond.name)).unwrap(), changed.text);
+        assert_eq!(std::fs::read_to_string(other).unwrap(), "not ours");
+    }
+}

@@ -3,10 +3,12 @@
 //! A setting that cannot be applied is a problem of the box's status; the others are applied all the same.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use arapi::objects::SystemSpec;
-use arbase::Chain;
+use arbase::{Chain, Stop};
 use arstore::file;
 
 use super::bus;
@@ -25,7 +27,12 @@ pub(crate) struct Settings {
     file: PathBuf,
     spec: Mutex<SystemSpec>,
     problems: Mutex<Vec<String>>,
+    /// A service of the operating system did not answer: it may later.
+    unsettled: AtomicBool,
 }
+
+/// How long until what could not be set is tried again.
+const RETRY: Duration = Duration::from_secs(10);
 
 impl Settings {
     /// Reads what was set last.
@@ -42,7 +49,12 @@ impl Settings {
                 SystemSpec::default()
             }
         };
-        Self { file: path, spec: Mutex::new(spec), problems: Mutex::default() }
+        Self {
+            file: path,
+            spec: Mutex::new(spec),
+            problems: Mutex::default(),
+            unsettled: AtomicBool::new(false),
+        }
     }
 
     /// What of it does not work, one sentence each.
@@ -73,6 +85,19 @@ impl Settings {
         self.apply(app).await;
     }
 
+    /// Tries again what a service of the operating system did not take, until told to stop.
+    pub(crate) async fn settle(&self, app: &App, stop: Stop) {
+        loop {
+            tokio::select! {
+                () = stop.wait() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+            if self.unsettled.load(Ordering::Relaxed) {
+                self.apply(app).await;
+            }
+        }
+    }
+
     /// Makes it take effect.
     pub(crate) async fn apply(&self, app: &App) {
         let spec = self.spec();
@@ -82,11 +107,26 @@ impl Settings {
             log::error!(error:% = Chain(&err); "host name cannot be set");
             problems.push("the host name cannot be set; the log has the cause".to_owned());
         }
-        problems.extend(set_timezone(app, spec.timezone.as_deref().unwrap_or("UTC")).await.err());
+        let zone = spec.timezone.as_deref().unwrap_or("UTC");
+        let known = is_zone(zone);
+        if known {
+            problems.extend(set_timezone(app, zone).await.err());
+        }
         problems.extend(set_ntp(app, &spec.ntp).await.err());
+        self.unsettled.store(!problems.is_empty(), Ordering::Relaxed);
+        if !known {
+            problems.push(format!(
+                "time zone `{zone}` is not in this image's database; the clock shows the one before"
+            ));
+        }
         *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
         app.system.changed.notify_waiters();
     }
+}
+
+/// Whether the image knows a time zone; `UTC` is what a box without the database has.
+fn is_zone(zone: &str) -> bool {
+    zone == "UTC" || Path::new(ZONES).join(zone).is_file()
 }
 
 async fn set_hostname(app: &App, name: &str) -> Result<(), bus::CallError> {
@@ -99,12 +139,6 @@ async fn set_hostname(app: &App, name: &str) -> Result<(), bus::CallError> {
 }
 
 async fn set_timezone(app: &App, zone: &str) -> Result<(), String> {
-    // `UTC` is what a box without the database has.
-    if zone != "UTC" && !Path::new(ZONES).join(zone).is_file() {
-        return Err(format!(
-            "time zone `{zone}` is not in this image's database; the clock shows the one before"
-        ));
-    }
     let set = bus::within("set the time zone", "org.freedesktop.timedate1", async {
         let service = bus::timedate(&app.bus).await?;
         if service.timezone().await.is_ok_and(|now| now == zone) {

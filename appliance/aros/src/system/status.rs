@@ -40,8 +40,12 @@ pub(crate) async fn status(app: &App) -> Status {
     problems.extend(app.system.settings.problems());
     problems.extend(app.system.identity_problem.clone());
     let clock = clock(app).await;
-    let boot = super::boot_status(app);
-    problems.extend(boot.fell_back.clone());
+    let boot = crate::updates::boot_status(app);
+    for problem in boot.fell_back.iter().cloned().chain(crate::updates::problems(app)) {
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
     problems.extend(crate::updates::problems(app));
     Status {
         hostname: hostname(),

@@ -1,13 +1,22 @@
 //! The operating system unit on a box: the real bus, networkd, hostnamed, timedated and journald around it, in name
 //! spaces of its own.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of the tests end a test that cannot be set up"
+)]
+
 mod support;
 
 use std::time::Duration;
 
 use arapi::arclst::Change;
 use arapi::aros::{
-    Done, Identifying, Identity, JournalLine, NetworkStatus, Status, SupportSession, Unit,
+    BlackBoxView, Done, Identifying, Identity, JournalLine, NetworkStatus, Status, SupportSession,
+    Unit,
 };
 use arapi::names::Kind;
 use arapi::objects::{NetworkSpec, SecretText};
@@ -37,7 +46,7 @@ async fn has_address(running: &Running, address: &str, wanted: bool) -> NetworkS
     .await
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_network_rolls_back_unless_it_is_confirmed() {
     let mut running = Running::start(4).await;
 
@@ -110,7 +119,7 @@ async fn a_change_of_the_network_rolls_back_unless_it_is_confirmed() {
     assert_eq!(written_back.first().map(|entry| entry.who.as_str()), Some("aros"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_box_has_a_name_and_a_zone_and_shows_where_it_is() {
     let mut running = Running::start(60).await;
     let identity: Identity = running.aros.get("/v1/identity").await.unwrap();
@@ -212,7 +221,7 @@ async fn a_box_has_a_name_and_a_zone_and_shows_where_it_is() {
     assert_eq!(running.aros.get::<Identity>("/v1/identity").await.unwrap(), identity);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_support_session_is_open_for_its_time_only() {
     let mut running = Running::start(60).await;
     let shadow = |running: &Running| {
@@ -265,7 +274,7 @@ async fn a_support_session_is_open_for_its_time_only() {
     assert!(!running.log("aros").contains(&password), "a password is never logged");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn power_units_and_the_journal_are_a_call_away() {
     let running = Running::start(60).await;
 
@@ -346,9 +355,12 @@ async fn power_units_and_the_journal_are_a_call_away() {
     assert_eq!(power("recovery").await, "the box restarts into the recovery system");
     assert_eq!(power("power_off").await, "the box switches off");
     assert_eq!(running.played.told(), ["next entry arint-1-recovery.conf", "reboot", "power off"]);
+    let kept: BlackBoxView = running.aros.get("/v1/blackbox").await.unwrap();
+    let events: Vec<&str> = kept.entries.iter().map(|entry| entry.event.as_str()).collect();
+    assert!(events.ends_with(&["stopping", "stopping"]), "{events:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_support_bundle_has_what_is_needed_and_no_secret() {
     let running = Running::start(60).await;
     let secret = "correct-horse-battery";

@@ -45,10 +45,21 @@ impl Running {
         ] {
             artest::tool(tool, package);
         }
+        // Built first: hostnamed and timedated end when nobody asks them for a while.
+        artest::arint();
         let dir = artest::temp_dir();
         let path = dir.path();
         let bus = path.join("bus");
         std::fs::write(path.join("bus.conf"), bus_conf(&bus)).unwrap();
+        std::fs::create_dir(path.join("services")).unwrap();
+        std::fs::write(path.join("blackbox"), vec![0; 256 * 1024]).unwrap();
+        for (name, program) in [("hostname1", "hostnamed"), ("timedate1", "timedated")] {
+            let text = format!(
+                "[D-BUS Service]\nName=org.freedesktop.{name}\nExec=/usr/lib/systemd/systemd-{program}\n"
+            );
+            let file = path.join(format!("services/org.freedesktop.{name}.service"));
+            std::fs::write(file, text).unwrap();
+        }
         let wired = "buildroot-overlay/usr/lib/systemd/network/60-arint-wired.network";
         let wired = artest::repository().join(wired);
         std::fs::copy(wired, path.join("60-arint-wired.network")).unwrap();
@@ -209,11 +220,15 @@ impl Drop for Running {
 
 /// A system bus on which everybody may do everything: who may is not what is tested here.
 fn bus_conf(outside: &Path) -> String {
+    let services = outside.with_file_name("services");
+    let services = services.display();
     let outside = outside.display();
     format!(
         "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\" \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">
 <busconfig>
-  <type>system</type>
+  <!-- A bus of type `system` starts services through systemd's manager, which is not here. -->
+  <type>session</type>
+  <servicedir>{services}</servicedir>
   <listen>unix:path=/run/dbus/system_bus_socket</listen>
   <listen>unix:path={outside}</listen>
   <auth>EXTERNAL</auth>

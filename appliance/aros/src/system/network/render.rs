@@ -21,8 +21,6 @@ pub(crate) struct File {
     pub(crate) name: String,
     /// Its text.
     pub(crate) text: String,
-    /// The virtual interface it makes; none for files that only configure.
-    pub(crate) makes: Option<String>,
 }
 
 /// What hangs on an interface.
@@ -96,7 +94,6 @@ fn netdev(interface: &InterfaceSpec) -> Option<File> {
     Some(File {
         name: file_name(name, "netdev"),
         text: format!("{HEAD}\n[NetDev]\nName={name}\nKind={kind}\n\n{more}"),
-        makes: Some(name.clone()),
     })
 }
 
@@ -114,7 +111,7 @@ fn network(interface: &InterfaceSpec, below: &Lower<'_>) -> File {
     if let Some(bond) = below.bond {
         line(&mut text, "Bond", bond);
         text.push_str("LinkLocalAddressing=no\nIPv6AcceptRA=no\n");
-        return File { name: file_name(&interface.name, "network"), text, makes: None };
+        return File { name: file_name(&interface.name, "network"), text };
     }
     let dhcp = interface.wants_dhcp();
     let yes_no = |yes: bool| if yes { "yes" } else { "no" };
@@ -150,7 +147,7 @@ fn network(interface: &InterfaceSpec, below: &Lower<'_>) -> File {
             text.push_str("UseDNS=no\n");
         }
     }
-    File { name: file_name(&interface.name, "network"), text, makes: None }
+    File { name: file_name(&interface.name, "network"), text }
 }
 
 fn line(text: &mut String, key: &str, value: impl std::fmt::Display) {
