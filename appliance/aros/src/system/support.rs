@@ -140,12 +140,13 @@ impl Support {
 
     /// Closes sessions in time, and the last one at the end of the unit.
     pub(crate) async fn run(&self, app: &App, stop: Stop) {
-        // A predecessor that died with a session open has left it so.
-        if is_unlocked(Path::new(SHADOW)) {
-            let _held = self.door.lock().await;
+        // A predecessor that died with a session open has left it so.  One that was opened just now is none of those.
+        let held = self.door.lock().await;
+        if !self.is_open() && is_unlocked(Path::new(SHADOW)) {
             self.lock_out(app).await;
             super::note(app, "a support session was closed: the unit had ended").await;
         }
+        drop(held);
         loop {
             let deadline = self.session().map(|open| open.deadline);
             let over = async {

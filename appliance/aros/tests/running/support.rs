@@ -62,7 +62,9 @@ impl Running {
         }
         let wired = "buildroot-overlay/usr/lib/systemd/network/60-arint-wired.network";
         let wired = artest::repository().join(wired);
-        std::fs::copy(wired, path.join("60-arint-wired.network")).unwrap();
+        // The cable here is a pair of virtual interfaces, which the image's file leaves out.
+        let text = std::fs::read_to_string(wired).unwrap().replace("Kind=!*", "Name=end0");
+        std::fs::write(path.join("60-arint-wired.network"), text).unwrap();
         let conf = path.join("conf");
         std::fs::create_dir(&conf).unwrap();
         let run = path.join("run");
@@ -72,8 +74,9 @@ impl Running {
             (
                 "aros",
                 format!(
-                    "network_trial_s = {trial_s}\nconsoles = [{consoles}]\ndata_dir = {:?}\n",
-                    path.join("data")
+                    "network_trial_s = {trial_s}\nconsoles = [{consoles}]\ndata_dir = {:?}\nblackbox = {:?}\n",
+                    path.join("data"),
+                    path.join("blackbox")
                 ),
             ),
             ("arclst", format!("node_name = {NODE:?}\n")),
