@@ -3,9 +3,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
     reason = "the helpers of the tests end a test that cannot be set up"
 )]
 
