@@ -30,7 +30,8 @@ pub(crate) async fn status(app: &App) -> NodeStatus {
 /// In recovery the other parts do not run, and nothing is well.
 fn in_recovery(node: String, why: &str, system: Option<aros::Status>) -> NodeStatus {
     let mut problems = vec![format!("this is the recovery system: {why}")];
-    problems.extend(system.iter().flat_map(|system| system.problems.iter().cloned()));
+    let of_system = system.iter().flat_map(|system| &system.problems);
+    problems.extend(of_system.filter(|problem| *problem != why).cloned());
     NodeStatus {
         node,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -151,6 +152,16 @@ mod tests {
             status.problems,
             ["the integrator core serves revision 3 and the store is at 4", "worker `a` ended"]
         );
+    }
+
+    #[test]
+    fn in_recovery_the_reason_is_said_once() {
+        let why = "slot a was left: probe `units` failed";
+        let problems = vec![why.to_owned(), "the clock is not set".to_owned()];
+        let system = aros::Status { problems, ..Default::default() };
+        let status = in_recovery("n".to_owned(), why, Some(system));
+        let first = format!("this is the recovery system: {why}");
+        assert_eq!(status.problems, [first.as_str(), "the clock is not set"]);
     }
 
     #[test]

@@ -86,9 +86,9 @@ pub(crate) async fn pass(
         let answer = client.exchange(onward.body(body).map_err(built)?).await;
         let answer = answer.map_err(|err| match err {
             ClientError::Broken { .. } if overrun.load(Ordering::Relaxed) => too_large(route.limit),
-            ClientError::Broken { .. } => {
-                ApiError::invalid("the upload broke off; send the whole file again")
-            }
+            ClientError::Broken { .. } => ApiError::invalid(
+                "the upload broke off; if the box is still up, send the whole file again",
+            ),
             err => failed(err),
         })?;
         let answer = checked(&client, answer).await.map_err(failed)?;
