@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from harness.tools import run
 
@@ -44,9 +45,7 @@ class Entry:
     log: Path
 
     def data(self) -> bytes:
-        """What was written; zeros for a discard."""
-        if self.flags & DISCARD:
-            return bytes(self.length)
+        """What was written."""
         with self.log.open("rb") as file:
             file.seek(self.data_at)
             return file.read(self.length)
@@ -113,7 +112,8 @@ class Replay:
                     for earlier in self._pending:
                         _write(file, self.entries[earlier])
                     self._pending = []
-                if entry.length and not entry.flags & MARK:
+                # A disk may keep what was discarded, so nothing changes; that it may also lose it is left out.
+                if entry.length and not entry.flags & (MARK | DISCARD):
                     if entry.flags & FUA:
                         # Older pending writes to the same place must not come back over it.
                         self._pending = [old for old in self._pending if not _covers(entry, self.entries[old])]
@@ -191,21 +191,12 @@ def _covers(new: Entry, old: Entry) -> bool:
     return new.offset <= old.offset and old.offset + old.length <= new.offset + new.length
 
 
-def _write(file: object, entry: Entry) -> None:
-    file.seek(entry.offset)  # type: ignore[attr-defined]
-    file.write(entry.data())  # type: ignore[attr-defined]
-
-
-def points(replay: Replay, count: int, seed: int) -> list[tuple[int, int]]:
-    """`count` cuts over the whole log: half of them right before or after a flush, where things are decided."""
-    dice = random.Random(seed)
-    flushes = replay.flushes()
-    last = len(replay.entries)
-    found: set[tuple[int, int]] = set()
-    while len(found) < min(count, last * 3):
-        if flushes and dice.random() < 0.5:
-            at = min(max(dice.choice(flushes) + dice.choice([-1, 0, 1]), 0), last)
-        else:
-            at = dice.randint(0, last)
-        found.add((at, dice.choice([0, 1, dice.randrange(2, 1 << 30)])))
-    return sorted(found)
+def _write(file: BinaryIO, entry: Entry) -> None:
+    data = memoryview(entry.data())
+    for at in range(0, len(data), 1 << 20):
+        piece = data[at:at + (1 << 20)]
+        file.seek(entry.offset + at)
+        # A gigabyte of zeros over zeros, as file systems are made, leaves the file sparse.
+        if file.read(len(piece)) != piece:
+            file.seek(entry.offset + at)
+            file.write(piece)
