@@ -225,10 +225,19 @@ class Judge:
         #: SHA-256 of every UKI that was ever built for this test: a torn one is none of them.
         self._known = {hashlib.sha256(uki).hexdigest(): words(uki) for uki in known.values()}
         self._kept: dict[object, bool] = {}
+        self._verdicts: dict[object, str] = {}
 
     def starts(self, disk: Path, changed: object = None) -> str:
-        """The version that starts; raises where none would.  `changed` stands for the contents of the slots."""
+        """The version that starts; raises where none would.  `changed` stands for the contents of a partition."""
         where = partitions(disk)
+        if not callable(changed):
+            return self._starts(disk, where, None)
+        key = tuple(changed(where[label]) for label in ("esp", "slot-a", "slot-b", "recovery") if label in where)
+        if key not in self._verdicts:
+            self._verdicts[key] = self._starts(disk, where, changed)
+        return self._verdicts[key]
+
+    def _starts(self, disk: Path, where: dict[str, Partition], changed: object) -> str:
         esp = Esp(disk)
         for needed in ("/EFI/BOOT/BOOTX64.EFI", "/loader/loader.conf"):
             if not esp.read(needed):
