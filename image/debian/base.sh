@@ -57,12 +57,13 @@ rm -f "$root/usr/lib/modules/$release/build" "$root/usr/lib/modules/$release/sou
 depmod -b "$root/usr" "$release" 2>/dev/null || depmod -b "$root" "$release"
 
 # Python: packages beside Debian's own; compiled here, valid whatever the files' times are.
+# One process: what a compiled file looks like depends on which were compiled before it.
 mkdir -p "$root/usr/lib/arint/python"
 cp -r "$wheels/." "$root/usr/lib/arint/python/"
 echo /usr/lib/arint/python > "$root/usr/lib/python3/dist-packages/arint.pth"
 find "$root/usr" -name __pycache__ -type d -prune -exec rm -rf {} +
 find "$root/usr/lib/arint/python" \( -name tests -o -name test -o -name '*.pyi' -o -name '*.pyx' -o -name '*.c' -o -name '*.pxd' \) -prune -exec rm -rf {} +
-python3 -m compileall -q -j 2 --invalidation-mode unchecked-hash -s "$root" -p / \
+python3 -m compileall -q --invalidation-mode unchecked-hash -s "$root" -p / \
     "$root/usr/lib/python3.13" "$root/usr/lib/python3" "$root/usr/lib/arint/python" > /dev/null
 
 # Terminals that a serial line or a screen has.
