@@ -1,6 +1,7 @@
 #!/bin/sh
 # The root of a box, and from it what a slot holds, by the steps that both bases share.
 # Called by Buildroot with its copy of the target folder, in an environment in which files may belong to anybody.
+# shellcheck disable=SC1091,SC2154  # what is sourced is found from the repository only
 set -eu
 root=$1
 # shellcheck source=image/buildroot/board/board.sh

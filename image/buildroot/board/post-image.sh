@@ -1,6 +1,7 @@
 #!/bin/sh
 # From the parts of a slot to what is delivered: disk image, installer, update bundle, list of materials.
 # Called by Buildroot after everything else.
+# shellcheck disable=SC1091,SC2154  # what is sourced is found from the repository only
 set -eu
 # shellcheck source=image/buildroot/board/board.sh
 . "$(dirname "$0")/board.sh"

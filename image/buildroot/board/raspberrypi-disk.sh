@@ -4,6 +4,7 @@
 #
 # Usage: raspberrypi-disk.sh PARTS_DIR OUT_DIR
 # Environment: BINARIES_DIR (Buildroot's), SOURCE_DATE_EPOCH; PATH with genimage, mkimage, mtools, mkfs.vfat
+# shellcheck disable=SC1091,SC2154  # what is sourced is found from the repository only
 set -eu
 parts=$1 out=$2
 top=$(cd "$(dirname "$0")/../../.." && pwd)
