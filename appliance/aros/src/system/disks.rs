@@ -16,11 +16,13 @@ const ASK_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) async fn list() -> Vec<Disk> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let mut disks: Vec<Disk> = Vec::new();
+    let mut seen: Vec<String> = Vec::new();
     for (device, mount) in from_disk(&mounts) {
-        if disks.iter().any(|disk| disk.device == device) {
-            // A bind mount of one that is listed.
+        if seen.contains(&device) {
+            // A bind mount of one that is listed: the unit's own sandbox makes some.
             continue;
         }
+        seen.push(device.clone());
         let Ok(figures) = nix::sys::statvfs::statvfs(Path::new(&mount)) else { continue };
         let block = figures.fragment_size();
         let name = block_name(Path::new("/sys/class/block"), Path::new(&device));
@@ -97,8 +99,16 @@ fn whole_disk(blocks: &Path, name: &str) -> String {
 fn label(name: &str) -> String {
     let uevent = std::fs::read_to_string(Path::new("/sys/class/block").join(name).join("uevent"));
     let uevent = uevent.unwrap_or_default();
-    let label = uevent.lines().find_map(|line| line.strip_prefix("PARTNAME="));
-    label.unwrap_or_default().to_owned()
+    if let Some(label) = uevent.lines().find_map(|line| line.strip_prefix("PARTNAME=")) {
+        return label.to_owned();
+    }
+    // The kernel does not know the label of a partition that was made since it started; udev does.
+    let links = std::fs::read_dir("/dev/disk/by-partlabel").into_iter().flatten().flatten();
+    let device = Path::new("/dev").join(name);
+    let found = links
+        .into_iter()
+        .find(|link| std::fs::canonicalize(link.path()).is_ok_and(|target| target == device));
+    found.map(|link| link.file_name().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// What a device says of itself.
