@@ -173,7 +173,14 @@ async fn install(app: &App, source: &str, allow_downgrade: bool) -> Result<Strin
         args.insert("require-manifest-hash", hash.as_str().into());
     }
     let mut completed = rauc.receive_completed().await.map_err(bus)?;
-    rauc.install_bundle(source, args).await.map_err(|err| rauc::sentence(&rauc::said(&err)))?;
+    let begun = match rauc.install_bundle(source, args).await {
+        // RAUC before 1.14 cannot be told which manifest is meant; the signature it checks itself.
+        Err(err) if rauc::said(&err).contains("Unsupported key") => {
+            rauc.install_bundle(source, HashMap::new()).await
+        }
+        other => other,
+    };
+    begun.map_err(|err| rauc::sentence(&rauc::said(&err)))?;
     let mut heard = tokio::time::Instant::now();
     let result = loop {
         tokio::select! {
