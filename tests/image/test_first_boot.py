@@ -55,7 +55,7 @@ def test_it_answers_over_https_after_its_first_start_without_internet(first):
     print(f"first start to first answer: {seconds:.1f} s")
     info = box.api.get("/v1/claim")
     assert info["claimed"] is False
-    assert info["fingerprint"] == box.api.pinned
+    assert info["fingerprint"] == box.api.certificate
 
 
 def test_it_is_claimed_once_with_the_code_on_its_serial_console(first):

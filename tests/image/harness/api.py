@@ -1,14 +1,18 @@
 """The admin API and the channels of a box, as an admin's machine sees them.
 
-The box's certificate is its own: the first one seen is pinned, and any other afterwards is a fault.
+The box's certificate is its own: the key of the first one seen is pinned, and any other key afterwards is a fault.
+A box makes its certificate anew when its name or its addresses change, and keeps the key.
 """
 
+import base64
+import functools
 import hashlib
 import http.client
 import json
 import re
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +51,24 @@ class Answer:
         return json.loads(self.body)
 
 
+@functools.cache
+def key_of(certificate: bytes) -> str:
+    """SHA-256 of a certificate's public key (SubjectPublicKeyInfo), hexadecimal."""
+    shown = subprocess.run(["openssl", "x509", "-inform", "DER", "-pubkey", "-noout"], input=certificate,
+                           capture_output=True, check=True).stdout.decode()
+    text = "".join(line for line in shown.splitlines() if not line.startswith("-----"))
+    return hashlib.sha256(base64.b64decode(text)).hexdigest()
+
+
 class Api:
     """Calls one box."""
 
     def __init__(self, host: str, port: int, channel_port: int) -> None:
         self.host, self.port, self.channel_port = host, port, channel_port
         self.token: str | None = None
+        #: SHA-256 of the public key (`arctl` takes it as well) and of the certificate seen last, hexadecimal.
         self.pinned: str | None = None
+        self.certificate: str | None = None
 
     def _connect(self, timeout: float) -> http.client.HTTPSConnection:
         context = ssl.create_default_context()
@@ -63,11 +78,13 @@ class Api:
         connection = http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=context)
         connection.connect()
         assert isinstance(connection.sock, ssl.SSLSocket)
-        seen = hashlib.sha256(connection.sock.getpeercert(binary_form=True) or b"").hexdigest()
+        der = connection.sock.getpeercert(binary_form=True) or b""
+        self.certificate = hashlib.sha256(der).hexdigest()
+        seen = key_of(der)
         if self.pinned is None:
             self.pinned = seen
         if seen != self.pinned:
-            raise AssertionError(f"the box presented the certificate {seen}; {self.pinned} was pinned before")
+            raise AssertionError(f"the box presented the key {seen}; {self.pinned} was pinned before")
         return connection
 
     def request(
