@@ -26,7 +26,7 @@ qemu: ## boot the bench image here (no root); BOXES=3 puts several on one LAN, M
 	@exec "$$(scripts/python-env.sh)" tests/image/qemu.py --boxes $(BOXES) --memory $(MEMORY) --disk $(DISK) \
 	  $(if $(IMAGE),--image $(IMAGE)) $(if $(TPM),--tpm) $(if $(NEW),--new)
 
-test: test-rust test-sdk ## run all tests
+test: test-rust test-sdk test-image ## run all tests
 
 test-rust:
 	@scripts/setup.sh test

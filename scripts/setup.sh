@@ -24,6 +24,12 @@ chromedriver chromium-driver
 /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf fonts-dejavu-core
 curl curl
 ip iproute2
+dbus-daemon dbus-daemon
+mkfs.xfs xfsprogs
+sfdisk fdisk
+losetup mount
+/lib/systemd/systemd-networkd systemd
+systemd-repart systemd
 /usr/lib/python3/dist-packages/redis python3-redis
 LIST
         ;;

@@ -153,7 +153,7 @@ def test_nothing_is_writable_but_state_data_and_memory(first):
     box.type(f"{session['password']}\n")
     wait_for("the support session's prompt", lambda: box.serial().rstrip()[-1:] in ("$", "#", ">"), 60)
     box.mark_serial()
-    box.type("stty -echo; cat /proc/self/mountinfo; echo END-OF-LIST\n")
+    box.type("stty -echo; cat /proc/self/mountinfo; echo END-OF-\"\"LIST\n")
     box.wait_serial("END-OF-LIST\r\n", 60)
     writable = {}
     for line in box.serial().splitlines():

@@ -245,6 +245,8 @@ fn unpack_now(home: &Path, target: &Path, uid: Option<u32>) -> std::io::Result<(
         let new = home.join(format!("sdk-new-{}", std::process::id()));
         std::fs::create_dir_all(&new)?;
         write_dir(&SDK, &new)?;
+        // After a power cut as well.
+        crate::modules::durable(&new)?;
         if let Err(err) = std::fs::rename(&new, target) {
             std::fs::remove_dir_all(&new)?;
             // Another process on the same folder may have been faster.

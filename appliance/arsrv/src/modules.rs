@@ -138,6 +138,8 @@ impl ModuleSet {
         // Without them Python compiles by itself.
         self.link_compiled(sets, &new, uid).ok();
         share(&new, uid, 0o750)?;
+        // After a power cut the name must not be there without what it names.
+        durable(&new)?;
         match std::fs::rename(&new, &folder) {
             Ok(()) => Ok(()),
             Err(err) => {
@@ -147,6 +149,12 @@ impl ModuleSet {
             }
         }
     }
+}
+
+/// Writes out what lies in the file system of `folder`: for the many small files of a folder cheaper than file by
+/// file.
+pub(crate) fn durable(folder: &Path) -> std::io::Result<()> {
+    Ok(nix::unistd::syncfs(std::fs::File::open(folder)?)?)
 }
 
 impl ModuleSet {
