@@ -51,9 +51,12 @@ pub(crate) fn passed_on(doing: &'static str, err: &ClientError) -> ApiError {
             log::warn!(doing, error:% = Chain(err); "a service cannot be reached");
             ApiError::unavailable(err.to_string())
         }
-        ClientError::Late { .. } => ApiError::new(ErrorCode::Timeout, err.to_string()),
-        ClientError::Answer { .. } | ClientError::Broken { .. } | ClientError::Decode { .. } => {
-            ApiError::internal(doing, err)
+        // It ends or starts anew in this moment; a caller that asks again is answered.
+        ClientError::Broken { .. } => {
+            log::warn!(doing, error:% = Chain(err); "a service broke off");
+            ApiError::unavailable(format!("{err}; it may be starting anew: try again"))
         }
+        ClientError::Late { .. } => ApiError::new(ErrorCode::Timeout, err.to_string()),
+        ClientError::Answer { .. } | ClientError::Decode { .. } => ApiError::internal(doing, err),
     }
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.api import ApiError
 from harness.box import Box
 from harness.waiting import wait_for
 
@@ -48,7 +49,13 @@ def verdict(box: Box, before: dict[str, Any], wanted: Callable[[dict[str, Any]],
 
     def look() -> dict[str, Any] | None:
         nonlocal last
-        last = status(box)
+        try:
+            last = status(box)
+        except ApiError as err:
+            # A box that stops or starts says so.
+            if err.status == 503:
+                return None
+            raise
         boot = last["boot"]
         return last if boot["boot_id"] != before["boot"]["boot_id"] and wanted(boot) else None
 

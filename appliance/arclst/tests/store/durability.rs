@@ -213,20 +213,22 @@ async fn a_disk_that_stops_writing_is_answered_with_503_and_loses_nothing() {
 async fn a_full_store_is_answered_with_507_and_nothing_is_half_done() {
     let store = Store::with(|config| config.store_max_mib = Some(1)).await;
     let padding = "x".repeat(30_000);
-    let tasks: Vec<_> = (0..64)
-        .map(|n| {
-            let client = store.client.clone();
-            let spec = serde_json::json!({"sections": {"n": {"p": padding, "n": n.to_string()}}});
-            tokio::spawn(async move {
-                let both = vec![
-                    counter(&format!("small-{n:02}"), n),
-                    put(Kind::UserConfig, &format!("large-{n:02}"), spec),
-                ];
-                (n, client.commit(&transaction("user:anna", both)).await)
-            })
+    let spawn = |n: u64| {
+        let client = store.client.clone();
+        let spec = serde_json::json!({"sections": {"n": {"p": padding, "n": n.to_string()}}});
+        tokio::spawn(async move {
+            let both = vec![
+                counter(&format!("small-{n:02}"), n),
+                put(Kind::UserConfig, &format!("large-{n:02}"), spec),
+            ];
+            (n, client.commit(&transaction("user:anna", both)).await)
         })
-        .collect();
-    let mut kept = Vec::new();
+    };
+    // The first alone: the rest may come as one group, and a group that does not fit is refused whole.
+    let (first, committed) = spawn(0).await.unwrap();
+    committed.unwrap();
+    let tasks: Vec<_> = (1..64).map(spawn).collect();
+    let mut kept = vec![first];
     let mut sentences = Vec::new();
     for task in tasks {
         match task.await.unwrap() {

@@ -32,7 +32,7 @@ async fn a_new_store_has_a_cluster_its_box_and_the_four_roles() {
     assert_eq!(permissions("developer"), json!(["read", "logs", "operate", "develop"]));
     assert_eq!(
         permissions("admin"),
-        json!(["read", "logs", "operate", "develop", "configure", "access", "audit"])
+        json!(["read", "logs", "operate", "develop", "configure", "access", "audit", "system"])
     );
     let status = store.client.status().await.unwrap();
     assert_eq!((status.node.as_str(), status.revision, status.objects), ("box-1", 1, 5));
