@@ -25,6 +25,8 @@ chromedriver chromium-driver
 curl curl
 ip iproute2
 dbus-daemon dbus-daemon
+dbus-send dbus-bin
+setpriv util-linux
 mkfs.xfs xfsprogs
 sfdisk fdisk
 losetup mount
