@@ -11,6 +11,7 @@
 pub mod blackbox;
 pub mod entries;
 pub mod event;
+pub mod gpt;
 pub mod slot;
 pub mod uki;
 

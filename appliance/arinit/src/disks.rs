@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use arboot::gpt::Gpt;
+
 /// A partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Partition {
@@ -13,6 +15,7 @@ pub(crate) struct Partition {
     /// `254:2`.
     pub(crate) device: String,
     pub(crate) label: String,
+    /// From the disk itself: the kernel tells it in sysfs only since 6.14.
     pub(crate) uuid: Option<String>,
     /// `vda`.
     disk: String,
@@ -37,10 +40,10 @@ impl Disk {
     }
 }
 
-/// The disks that have a partition for a root and one for the black box; the one the boot loader came from first.
+/// The disks that have a partition for a root and one for the boot loader; the one the boot loader came from first.
 ///
 /// `loader` is the boot loader's partition, where it says so.
-pub(crate) fn find(sys: &Path, loader: Option<&str>) -> io::Result<Vec<Disk>> {
+pub(crate) fn find(sys: &Path, dev: &Path, loader: Option<&str>) -> io::Result<Vec<Disk>> {
     let mut disks: BTreeMap<String, Disk> = BTreeMap::new();
     for device in fs::read_dir(sys.join("class/block"))? {
         // One that vanishes while it is looked at is not the one we were started from.
@@ -53,6 +56,15 @@ pub(crate) fn find(sys: &Path, loader: Option<&str>) -> io::Result<Vec<Disk>> {
         .into_values()
         .filter(|d| d.get("slot-a").is_some() && d.get("esp").is_some())
         .collect();
+    for disk in &mut disks {
+        // A disk whose table cannot be read may still have a readable root.
+        let Ok(table) = Gpt::read(&dev.join(&disk.name)) else { continue };
+        for partition in disk.partitions.values_mut() {
+            let node = dev.join(&partition.name);
+            let entry = table.partitions.iter().find(|entry| entry.device == node);
+            partition.uuid = entry.map(|entry| entry.id.clone());
+        }
+    }
     disks.sort_by_key(|disk| !is_loaders(disk, loader));
     Ok(disks)
 }
@@ -72,46 +84,79 @@ fn read(device: &Path) -> Option<Partition> {
         name: value("DEVNAME=")?,
         device: format!("{}:{}", value("MAJOR=")?, value("MINOR=")?),
         label,
-        uuid: value("PARTUUID="),
+        uuid: None,
         disk: real.parent()?.file_name()?.to_str()?.to_owned(),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
-    fn partition(sys: &Path, disk: &str, number: u32, label: &str, uuid: &str) {
+    fn partition(sys: &Path, disk: &str, number: u32, label: &str) {
         let name = format!("{disk}{number}");
         let real = sys.join("devices").join(disk).join(&name);
         fs::create_dir_all(&real).unwrap();
         fs::create_dir_all(sys.join("class/block")).unwrap();
         fs::write(
             real.join("uevent"),
-            format!(
-                "MAJOR=254\nMINOR={number}\nDEVNAME={name}\nDEVTYPE=partition\nPARTN={number}\nPARTNAME={label}\n{uuid}"
-            ),
+            format!("MAJOR=254\nMINOR={number}\nDEVNAME={name}\nDEVTYPE=partition\nPARTN={number}\nPARTNAME={label}\n"),
         )
         .unwrap();
         std::os::unix::fs::symlink(&real, sys.join("class/block").join(&name)).unwrap();
     }
 
+    /// A real table, as `sfdisk` writes it.
+    fn table(dev: &Path, disk: &str, uuid: &str) {
+        let file = dev.join(disk);
+        fs::File::create(&file).unwrap().set_len(16 << 20).unwrap();
+        let mut sfdisk = Command::new("sfdisk")
+            .arg("-q")
+            .arg(&file)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("sfdisk is needed (Debian package fdisk)");
+        let table = format!("label: gpt\nsize=4M, name=esp, uuid={uuid}\nsize=4M, name=slot-a\n");
+        sfdisk.stdin.take().unwrap().write_all(table.as_bytes()).unwrap();
+        assert!(sfdisk.wait().unwrap().success());
+    }
+
     #[test]
     fn the_disk_the_boot_loader_came_from_is_preferred_to_its_twin() {
         let dir = tempfile::tempdir().unwrap();
-        for disk in ["sda", "sdb"] {
-            partition(dir.path(), disk, 1, "esp", &format!("PARTUUID=00aa-{disk}\n"));
-            partition(dir.path(), disk, 2, "slot-a", "");
-        }
-        partition(dir.path(), "sdc", 1, "slot-a", "");
-        let names = |loader| {
-            find(dir.path(), loader).unwrap().into_iter().map(|d| d.name).collect::<Vec<_>>()
+        let (sys, dev) = (dir.path().join("sys"), dir.path().join("dev"));
+        fs::create_dir_all(&dev).unwrap();
+        let uuid = |disk| match disk {
+            "sda" => "33A121C7-2A8A-59AE-BE3A-0C01D9E63416",
+            _ => "D4482E3F-7FEE-5FB9-A486-72E9126B74B7",
         };
-        assert_eq!(names(Some("00AA-SDB")), ["sdb", "sda"]);
+        for disk in ["sda", "sdb"] {
+            partition(&sys, disk, 1, "esp");
+            partition(&sys, disk, 2, "slot-a");
+            table(&dev, disk, uuid(disk));
+        }
+        partition(&sys, "sdc", 1, "slot-a");
+        let names = |loader| {
+            find(&sys, &dev, loader).unwrap().into_iter().map(|d| d.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Some(uuid("sdb"))), ["sdb", "sda"]);
         assert_eq!(names(None), ["sda", "sdb"]);
-        let disk = &find(dir.path(), None).unwrap()[0];
+        let disk = &find(&sys, &dev, None).unwrap()[0];
         assert_eq!(disk.get("slot-a").unwrap().node(), Path::new("/dev/sda2"));
         assert_eq!(disk.get("slot-a").unwrap().device, "254:2");
-        assert!(is_loaders(disk, Some("00AA-SDA")) && !is_loaders(disk, None));
+        assert!(is_loaders(disk, Some(uuid("sda"))) && !is_loaders(disk, None));
+    }
+
+    #[test]
+    fn a_disk_without_a_readable_table_is_still_offered() {
+        let dir = tempfile::tempdir().unwrap();
+        partition(dir.path(), "sda", 1, "esp");
+        partition(dir.path(), "sda", 2, "slot-a");
+        let disks = find(dir.path(), &dir.path().join("none"), Some("x")).unwrap();
+        assert_eq!(disks.len(), 1);
+        assert!(!is_loaders(&disks[0], Some("x")));
     }
 }

@@ -195,7 +195,8 @@ fn start() -> Result<Infallible, StageError> {
 fn find_disks(loader: Option<&str>) -> Result<Vec<Disk>, StageError> {
     let begun = Instant::now();
     loop {
-        let found = disks::find(Path::new("/sys"), loader).map_err(StageError::Disks)?;
+        let found =
+            disks::find(Path::new("/sys"), Path::new("/dev"), loader).map_err(StageError::Disks)?;
         let in_time = begun.elapsed() < DISK_TIME;
         match found.first() {
             // The loader's own disk is worth waiting for: the other may be a stick with the installer.

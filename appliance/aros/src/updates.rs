@@ -5,7 +5,6 @@ mod boot;
 mod bundle;
 mod confirm;
 mod floor;
-mod gpt;
 mod install;
 mod migrate_main;
 mod migrations;

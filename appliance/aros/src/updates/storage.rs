@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::gpt::{Gpt, GptError, Partition};
 use super::program::{self, ProgramError};
+use arboot::gpt::{Gpt, GptError, Partition};
 
 /// The two partitions, by label; each has a definition `<label>.conf` for systemd-repart.
 const LABELS: [&str; 2] = ["state", "data"];

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use arbase::Chain;
 use arboot::Event;
 
-use super::gpt::{self, Gpt};
 use super::program;
 use super::reset;
 use super::ring::{self, Ring};
 use super::started::{self, Started};
 use super::storage::{Storage, StorageError, in_memory};
+use arboot::gpt::{self, Gpt};
 
 /// The file that says why this start fell to recovery.
 const REASON: &str = "failed";

@@ -1,7 +1,7 @@
 //! Partitions by their label, read from the disk's GUID partition table (UEFI 2.10, section 5.3).
 //!
-//! Read from the disk, not from the kernel's or udev's lists: early in a start udev has not run, and the kernel
-//! keeps no labels of partitions that were added while it ran.
+//! Read from the disk, not from the kernel's or udev's lists: early in a start udev has not run, the kernel keeps no
+//! labels of partitions that were added while it ran, and before Linux 6.14 it tells no identifiers at all.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -12,7 +12,7 @@ const MOST_ENTRIES: u32 = 1024;
 
 /// Why a partition table cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum GptError {
+pub enum GptError {
     /// The disk cannot be read.
     #[error("cannot read the partition table of `{}`", disk.display())]
     Read {
@@ -31,27 +31,29 @@ pub(crate) enum GptError {
 
 /// A disk's partition table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Gpt {
+pub struct Gpt {
     /// The partitions.
-    pub(crate) partitions: Vec<Partition>,
+    pub partitions: Vec<Partition>,
     /// Whether the table reaches the disk's end; it does not when an image was written to a larger disk.
-    pub(crate) reaches_end: bool,
+    pub reaches_end: bool,
 }
 
 /// A partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Partition {
+pub struct Partition {
     /// Its label.
-    pub(crate) label: String,
+    pub label: String,
+    /// Its unique identifier, in lower case with dashes, as the kernel and the boot loader write it.
+    pub id: String,
     /// The device.
-    pub(crate) device: PathBuf,
+    pub device: PathBuf,
     /// Bytes.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 impl Gpt {
     /// Reads the table of a disk.
-    pub(crate) fn read(disk: &Path) -> Result<Self, GptError> {
+    pub fn read(disk: &Path) -> Result<Self, GptError> {
         let failed = |source| GptError::Read { disk: disk.to_owned(), source };
         let file = File::open(disk).map_err(failed)?;
         let end = {
@@ -99,7 +101,7 @@ impl Gpt {
     }
 
     /// The partition with this label.
-    pub(crate) fn labelled(&self, label: &str) -> Option<&Partition> {
+    pub fn labelled(&self, label: &str) -> Option<&Partition> {
         self.partitions.iter().find(|partition| partition.label == label)
     }
 }
@@ -122,9 +124,22 @@ fn partition(entry: &[u8], number: u32, disk: &Path, sector: u64) -> Option<Part
         .collect();
     Some(Partition {
         label: String::from_utf16_lossy(&units),
+        id: guid(entry.get(16..32)?),
         device: partition_device(disk, number),
         bytes: last.checked_sub(first)?.checked_add(1)?.checked_mul(sector)?,
     })
+}
+
+/// The first three groups are little-endian (UEFI 2.10, appendix A).
+fn guid(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for at in [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15] {
+        if [5, 7, 8, 10].contains(&at) && !text.ends_with('-') {
+            text.push('-');
+        }
+        text.push_str(&format!("{:02x}", bytes.get(at).copied().unwrap_or_default()));
+    }
+    text
 }
 
 /// `/dev/vda` and 3 are `/dev/vda3`; `/dev/nvme0n1` and 3 are `/dev/nvme0n1p3`.
@@ -145,7 +160,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// Every whole disk of this machine that can hold an image.
-pub(crate) fn disks() -> Vec<PathBuf> {
+pub fn disks() -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir("/sys/block") else { return Vec::new() };
     let mut disks: Vec<PathBuf> = entries
         .flatten()
@@ -165,20 +180,28 @@ pub(crate) fn disks() -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::updates::program;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
 
     #[test]
     fn partitions_are_found_by_label_and_a_larger_disk_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("disk");
         File::create(&image).unwrap().set_len(64 << 20).unwrap();
-        let path = image.to_str().unwrap();
-        let table = "label: gpt\nsize=8M, name=esp\nsize=4M, name=blackbox\n";
-        program::run_with_input("sfdisk", ["-q", path], table.as_bytes())
+        let table = "label: gpt\nsize=8M, name=esp, uuid=33A121C7-2A8A-59AE-BE3A-0C01D9E63416\n\
+                     size=4M, name=blackbox\n";
+        let mut sfdisk = Command::new("sfdisk")
+            .arg("-q")
+            .arg(&image)
+            .stdin(Stdio::piped())
+            .spawn()
             .expect("sfdisk is needed (Debian package fdisk)");
+        sfdisk.stdin.take().unwrap().write_all(table.as_bytes()).unwrap();
+        assert!(sfdisk.wait().unwrap().success());
         let gpt = Gpt::read(&image).unwrap();
         let labels: Vec<_> = gpt.partitions.iter().map(|p| (p.label.as_str(), p.bytes)).collect();
         assert_eq!(labels, [("esp", 8 << 20), ("blackbox", 4 << 20)]);
+        assert_eq!(gpt.partitions[0].id, "33a121c7-2a8a-59ae-be3a-0c01d9e63416");
         assert!(gpt.reaches_end);
         File::options().write(true).open(&image).unwrap().set_len(128 << 20).unwrap();
         assert!(!Gpt::read(&image).unwrap().reaches_end);
