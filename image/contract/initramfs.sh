@@ -38,8 +38,8 @@ order() {
 }
 
 : > "$tree/etc/arinit.modules"
-if [ "$modules" != - ]; then
-    wanted=$(sed 's/#.*//' "$list" | tr '\n-' ' _')
+[ "$modules" = - ] || for step in start disk esp; do
+    wanted=$(sed -n "s/#.*//; s/^$step  *//p" "$list" | tr '\n-' ' _')
     order "$modules" "$wanted" | while read -r path; do
         name=$(basename "$path"); name=${name%.xz}; name=${name%.zst}; name=${name%.gz}
         case $path in
@@ -48,9 +48,9 @@ if [ "$modules" != - ]; then
         *.gz) gzip -dc "$modules/$path" ;;
         *) cat "$modules/$path" ;;
         esac > "$tree/lib/modules/$name"
-        echo "/lib/modules/$name" >> "$tree/etc/arinit.modules"
+        echo "$step /lib/modules/$name" >> "$tree/etc/arinit.modules"
     done
-fi
+done
 
 find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 # --reproducible takes inode and device numbers out; modes do not depend on the caller's umask.

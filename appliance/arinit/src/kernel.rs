@@ -3,12 +3,14 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::log;
 
@@ -48,32 +50,41 @@ pub(crate) fn move_mount(from: &Path, to: &Path) -> io::Result<()> {
     Ok(mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>)?)
 }
 
-/// Loads the modules that a list names, in its order: one path below `/lib/modules` per line.
-pub(crate) fn load_modules(list: &Path) {
-    let list = match fs::read_to_string(list) {
-        Ok(list) => list,
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return,
+/// The modules that a list names for one step, in its order; each line is a step and a path.
+pub(crate) fn modules(list: &Path, step: &str) -> Vec<PathBuf> {
+    let text = match fs::read_to_string(list) {
+        Ok(text) => text,
+        // Everything is built in.
+        Err(err) if err.kind() == io::ErrorKind::NotFound => String::new(),
         Err(err) => {
-            return log::warn(&format!(
-                "cannot read the list of modules `{}`: {err}",
-                list.display()
-            ));
+            log::warn(&format!("cannot read the list of modules `{}`: {err}", list.display()));
+            String::new()
         }
     };
-    for line in
-        list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
-        let path = Path::new("/lib/modules").join(line);
-        let loaded = File::open(&path)
-            .and_then(|file| Ok(finit_module(&file, c"", ModuleInitFlags::empty())?));
-        match loaded {
-            Ok(()) => {}
-            // Built in, or brought by another one.
-            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
-            // Its hardware is not there.
-            Err(err) if err.raw_os_error() == Some(nix::libc::ENODEV) => {}
-            Err(err) => log::warn(&format!("cannot load the module `{line}`: {err}")),
-        }
+    let words = text.lines().filter_map(|line| line.split_once(' '));
+    words.filter(|(of, _)| *of == step).map(|(_, path)| PathBuf::from(path.trim())).collect()
+}
+
+/// Loads a module; one that cannot be loaded is told and nothing else.
+pub(crate) fn load_module(path: &Path) {
+    let loaded =
+        File::open(path).and_then(|file| Ok(finit_module(&file, c"", ModuleInitFlags::empty())?));
+    match loaded {
+        Ok(()) => {}
+        // Built in, or brought by another one.
+        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+        // Its hardware is not there.
+        Err(err) if err.raw_os_error() == Some(nix::libc::ENODEV) => {}
+        Err(err) => log::warn(&format!("cannot load the module `{}`: {err}", path.display())),
+    }
+}
+
+/// Makes the node of a device whose driver is not loaded yet; one that is there stays.
+pub(crate) fn make_node(path: &str, major: u64, minor: u64) {
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    match mknod(path, SFlag::S_IFCHR, mode, makedev(major, minor)) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(err) => log::warn(&format!("cannot make `{path}`: {err}")),
     }
 }
 
@@ -146,6 +157,16 @@ pub(crate) fn reset() -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modules_are_loaded_step_by_step_in_the_order_of_the_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = dir.path().join("list");
+        fs::write(&list, "start /a.ko\ndisk /b.ko\ndisk /c.ko\nesp /a.ko\n").unwrap();
+        assert_eq!(modules(&list, "disk"), [Path::new("/b.ko"), Path::new("/c.ko")]);
+        assert_eq!(modules(&list, "esp"), [Path::new("/a.ko")]);
+        assert_eq!(modules(&dir.path().join("none"), "start"), Vec::<PathBuf>::new());
+    }
 
     #[test]
     fn the_cause_of_a_start_is_what_the_watchdog_or_the_last_panic_left() {

@@ -27,6 +27,8 @@ const READING_TIME: Duration = Duration::from_secs(3);
 const PATIENCE: u32 = 5;
 /// The same, where only the recovery system is left: bad power alone should not end there.
 const LONG_PATIENCE: u32 = 10;
+/// Kernel modules, each with the step that loads it.
+const MODULES: &str = "/etc/arinit.modules";
 const SYSROOT: &str = "/sysroot";
 /// On `/run`, which outlives the initial file system.
 const ESP: &str = "/run/arinit-esp";
@@ -121,7 +123,7 @@ fn start() -> Result<Infallible, StageError> {
     kernel::mount_kernel_file_systems()
         .map_err(|err| StageError::Mount("`/proc`, `/sys`, `/dev` and `/run`".into(), err))?;
     log::info(concat!("first stage ", env!("CARGO_PKG_VERSION")));
-    kernel::load_modules(Path::new("/etc/arinit.modules"));
+    load_modules("start");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     // Neither is there on every board.
     let efivars = Path::new("/sys/firmware/efi/efivars");
@@ -192,16 +194,33 @@ fn start() -> Result<Infallible, StageError> {
     switch_root(boot.mode)
 }
 
+fn load_modules(step: &str) {
+    for module in kernel::modules(Path::new(MODULES), step) {
+        kernel::load_module(&module);
+    }
+}
+
+/// The disks a root may lie on.  Drivers are loaded one by one only until the loader's own disk is there: each costs
+/// time, and udev loads the others when the box is up.
 fn find_disks(loader: Option<&str>) -> Result<Vec<Disk>, StageError> {
     let begun = Instant::now();
+    let mut drivers = kernel::modules(Path::new(MODULES), "disk").into_iter();
     loop {
         let found =
             disks::find(Path::new("/sys"), Path::new("/dev"), loader).map_err(StageError::Disks)?;
+        let first = found.first();
+        if loader.is_some() && first.is_some_and(|disk| disks::is_loaders(disk, loader)) {
+            return Ok(found);
+        }
+        if let Some(driver) = drivers.next() {
+            kernel::load_module(&driver);
+            continue;
+        }
         let in_time = begun.elapsed() < DISK_TIME;
-        match found.first() {
+        match first {
             // The loader's own disk is worth waiting for: the other may be a stick with the installer.
-            Some(disk) if !in_time || loader.is_none() || disks::is_loaders(disk, loader) => {
-                if loader.is_some() && !disks::is_loaders(disk, loader) {
+            Some(_) if !in_time || loader.is_none() => {
+                if loader.is_some() {
                     log::warn(
                         "the disk the boot loader came from did not appear, so another one is taken",
                     );
@@ -325,6 +344,7 @@ fn with_esp<T>(
     work: impl FnOnce(&Entries<Esp>) -> Result<T, EntriesError>,
 ) -> Result<T, EspError> {
     let partition = disk.get("esp").ok_or(EspError::None)?;
+    load_modules("esp");
     fs::create_dir_all(ESP).map_err(EspError::Mount)?;
     let node = partition.node().to_string_lossy().into_owned();
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -388,6 +408,8 @@ fn leave_word(boot: &Boot) -> Result<(), StageError> {
     let failed = |err| StageError::Prepare(path.to_owned(), err);
     let text = serde_json::to_vec(boot).map_err(|err| failed(err.into()))?;
     fs::write(path, text).map_err(failed)?;
+    // Opening it loads the driver, when something needs one: systemd-repart does at the first start.
+    kernel::make_node("/dev/loop-control", 10, 237);
     // The name by which tools know the device, until udev makes it anew.
     std::os::unix::fs::symlink("../dm-0", "/dev/mapper/root").ok();
     Ok(())
