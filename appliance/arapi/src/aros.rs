@@ -352,6 +352,10 @@ pub struct InstallStatus {
     pub message: String,
     /// Why it failed, one sentence.
     pub error: Option<String>,
+    /// Bytes fetched of a bundle that is streamed; what the box has already is not fetched.
+    pub fetched_bytes: Option<u64>,
+    /// Bytes of that bundle.
+    pub bundle_bytes: Option<u64>,
 }
 
 /// `POST /v1/update/install`.

@@ -76,7 +76,19 @@ fn phrase(install: &InstallStatus) -> String {
     let version = install.version.as_ref().map(|version| format!(" of {version}"));
     let version = version.unwrap_or_default();
     match install.state.as_str() {
-        "installed" => format!("installation{version} from {} is done", install.source),
+        "installed" => {
+            let percent = install
+                .fetched_bytes
+                .zip(install.bundle_bytes)
+                .and_then(|(fetched, whole)| fetched.saturating_mul(100).checked_div(whole));
+            let fetched =
+                percent.map(|percent| format!("; {percent} % of the bundle were fetched"));
+            format!(
+                "installation{version} from {} is done{}",
+                install.source,
+                fetched.unwrap_or_default()
+            )
+        }
         "failed" => {
             let why = install.error.as_deref().unwrap_or(&install.message);
             format!("installation{version} from {} failed: {why}", install.source)
@@ -320,10 +332,16 @@ mod tests {
             percent: 40,
             message: "writing `rootfs`".to_owned(),
             error: error.map(ToOwned::to_owned),
+            fetched_bytes: Some(4 << 20),
+            bundle_bytes: Some(80 << 20),
         };
         assert_eq!(
             phrase(&install("running", None)),
             "installation of 1.5.0 from upload: 40 %, writing `rootfs`"
+        );
+        assert_eq!(
+            phrase(&install("installed", None)),
+            "installation of 1.5.0 from upload is done; 5 % of the bundle were fetched"
         );
         assert_eq!(
             phrase(&install("failed", Some("signature is wrong"))),

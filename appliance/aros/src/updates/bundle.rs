@@ -1,5 +1,6 @@
 //! Bundles on this box: the one that was uploaded, and the one that was installed last, which neighbours stream.
 
+use std::collections::HashMap;
 use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,13 @@ fn kept(config: &Config) -> PathBuf {
 /// Keeps the bundle that was just installed, for neighbours.
 pub(crate) async fn keep(config: &Config) -> std::io::Result<()> {
     tokio::fs::rename(waiting(config), kept(config)).await
+}
+
+/// Gives back the room of an uploaded bundle that cannot be installed.
+pub(crate) async fn discard(config: &Config) {
+    if let Err(err) = remove(&waiting(config)).await {
+        log::warn!(error:% = err; "the uploaded bundle cannot be removed");
+    }
 }
 
 /// Takes an upload: durable and looked at by RAUC before it is accepted.
@@ -95,9 +103,9 @@ async fn look(app: &App, path: &Path) -> Result<rauc::Bundle, ApiError> {
     let rauc = InstallerProxy::new(&app.bus)
         .await
         .map_err(|err| ApiError::internal("reach RAUC", &err))?;
-    rauc::inspect(&rauc, &path.display().to_string())
+    rauc::inspect(&rauc, &path.display().to_string(), HashMap::new())
         .await
-        .map_err(|refused| ApiError::new(ErrorCode::Refused, refused))
+        .map_err(|said| ApiError::new(ErrorCode::Refused, rauc::sentence(&said)))
 }
 
 fn refuse_size(config: &Config, bytes: u64) -> Result<(), ApiError> {

@@ -108,6 +108,7 @@ async fn units(app: &App) -> Result<String, String> {
     let names: Vec<&str> =
         wants.iter().map(String::as_str).filter(|name| name.ends_with(".service")).collect();
     let listed = manager.list_units_by_names(&names).await.map_err(failed)?;
+    let mut late: Option<&UnitEntry> = None;
     for entry in &listed {
         let skipped = entry.active == "inactive"
             && !unit(app, entry.path.clone())
@@ -117,8 +118,14 @@ async fn units(app: &App) -> Result<String, String> {
                 .await
                 .map_err(failed)?;
         if entry.active != "active" && !skipped {
-            return Err(format!("`{}` is {} ({})", entry.name, entry.active, entry.sub));
+            // One that ends again and again says more than those that wait for it.
+            if late.is_none() || entry.sub == "auto-restart" {
+                late = Some(entry);
+            }
         }
+    }
+    if let Some(entry) = late {
+        return Err(format!("`{}` is {} ({})", entry.name, entry.active, entry.sub));
     }
     match manager.system_state().await.map_err(failed)?.as_str() {
         "running" | "degraded" => Ok(format!("{} units of {TARGET} are active", listed.len())),

@@ -41,17 +41,20 @@ pub(crate) struct Bundle {
     pub(crate) manifest_hash: Option<String>,
 }
 
-/// Checks a bundle's signature and reads what it is.
-pub(crate) async fn inspect(rauc: &InstallerProxy<'_>, source: &str) -> Result<Bundle, String> {
-    let info = match rauc.inspect_bundle(source, HashMap::new()).await {
+/// Checks a bundle's signature and reads what it is; the error is what RAUC said.
+pub(crate) async fn inspect(
+    rauc: &InstallerProxy<'_>,
+    source: &str,
+    args: HashMap<&str, Variant<'_>>,
+) -> Result<Bundle, String> {
+    let info = match rauc.inspect_bundle(source, args).await {
         Ok(info) => info,
         // RAUC before 1.9 knows an older call only.
         Err(err) if is_unknown_method(&err) => {
-            let (compatible, version) =
-                rauc.info(source).await.map_err(|err| sentence(&said(&err)))?;
+            let (compatible, version) = rauc.info(source).await.map_err(|err| said(&err))?;
             return Ok(Bundle { compatible, version, manifest_hash: None });
         }
-        Err(err) => return Err(sentence(&said(&err))),
+        Err(err) => return Err(said(&err)),
     };
     let update = info.get("update").and_then(dictionary).unwrap_or_default();
     Ok(Bundle {
@@ -140,7 +143,7 @@ const CAUSES: &[(&[&str], &str)] = &[
     ),
     (
         &["server", "http", "download", "resolve", "connect", "curl", "nbd", "stream"],
-        "the bundle cannot be fetched; check the address, and that the other side serves range requests",
+        "the bundle cannot be fetched; check the address, that the other side serves range requests, and, with https, that its certificate names it and is signed by an authority that the box knows",
     ),
     (&["no such file"], "there is no such bundle"),
     (
@@ -163,6 +166,18 @@ pub(crate) fn sentence(said: &str) -> String {
     }
 }
 
+/// The same for a bundle that is streamed, where what cannot be read may be lost as well as damaged.
+pub(crate) fn streamed_sentence(said: &str) -> String {
+    let plain = said.to_ascii_lowercase();
+    if ["input/output error", "i/o error"].iter().any(|word| plain.contains(word)) {
+        let said = super::program::last_words(said);
+        return format!(
+            "the bundle could not be read: the connection broke off, or the bundle is damaged; nothing was changed that starts, try again ({said})"
+        );
+    }
+    sentence(said)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +192,11 @@ mod tests {
             sentence("Failed updating slot rootfs.1: Slot image too large"),
             "the bundle does not fit: its image is larger than the slot, or the disk is full (Failed updating slot rootfs.1: Slot image too large)"
         );
+        assert_eq!(
+            streamed_sentence("Failed updating slot rootfs.1: Input/output error"),
+            "the bundle could not be read: the connection broke off, or the bundle is damaged; nothing was changed that starts, try again (Failed updating slot rootfs.1: Input/output error)"
+        );
+        assert_eq!(streamed_sentence("who knows"), "RAUC refuses the bundle: who knows");
         assert_eq!(sentence("who knows"), "RAUC refuses the bundle: who knows");
     }
 }

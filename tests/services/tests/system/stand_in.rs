@@ -395,7 +395,7 @@ async fn install(State(w): Asked, Json(request): Json<InstallRequest>) -> Json<I
         state: "running".to_owned(),
         percent: 0,
         message: "checking the bundle".to_owned(),
-        error: None,
+        ..InstallStatus::default()
     };
     w.with(|w| w.update.install = Some(begun.clone()));
     tokio::spawn(async move {
