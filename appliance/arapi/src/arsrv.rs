@@ -199,6 +199,9 @@ pub struct ChannelStatus {
     pub calls: u64,
     /// Answers of 500 and above.
     pub failures: u64,
+    /// Requests above a rate limit.
+    #[serde(default)]
+    pub limited: u64,
 }
 
 /// One outgoing connection.

@@ -143,10 +143,14 @@ kinds! {
     User "User";
     /// A user's long-lived key to the admin API.
     Token "Token";
+    /// A rate limit under a name, for many.
+    QuotaTier "QuotaTier";
     /// Credentials that channels ask for and outgoing connections present.
     Security "Security";
     /// Several securities under one name.
     SecurityGroup "SecurityGroup";
+    /// Who may invoke what, on channels that ask for it.
+    Grant "Grant";
     /// A file of Python source with services in it.
     Module "Module";
     /// A service found in a module.
@@ -261,8 +265,8 @@ mod tests {
         let refused = "Chanel".parse::<Kind>().unwrap_err().to_string();
         assert_eq!(
             refused,
-            "kind `Chanel` is unknown; known kinds are Node, Role, User, Token, Security, \
-             SecurityGroup, Module, Service, Channel, Outgoing, UserConfig, System, Network"
+            "kind `Chanel` is unknown; known kinds are Node, Role, User, Token, QuotaTier, \
+             Security, SecurityGroup, Grant, Module, Service, Channel, Outgoing, UserConfig, System, Network"
         );
     }
 

@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod channel;
+pub mod limit;
 pub mod node;
 pub mod outgoing;
 pub mod security;
@@ -18,11 +19,15 @@ pub mod system;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use access::{Permission, RoleSpec, TokenSpec, UserSpec};
+pub use access::{GrantSpec, Permission, RoleSpec, TokenSpec, UserSpec};
 pub use channel::{ChannelSpec, DataFormat, HttpMethod, ParamsPriority, UrlParamsPriority};
+pub use limit::{QuotaTierSpec, RateLimit};
 pub use node::NodeSpec;
 pub use outgoing::{OutgoingRest, OutgoingSpec, OutgoingSql, RetryPolicy};
-pub use security::{SecurityGroupSpec, SecuritySpec};
+pub use security::{
+    JwtAlgorithm, JwtIssuerSpec, JwtSpec, NtlmSpec, OauthFormat, OauthSpec, SecurityGroupSpec,
+    SecuritySpec, TlsChannelSpec, TlsKeyCertSpec, WssPassword, WssSpec,
+};
 pub use service::{ModuleSpec, ServiceSpec, UserConfigSpec};
 pub use system::{InterfaceKind, InterfaceSpec, NetworkSpec, SystemSpec};
 
@@ -201,8 +206,10 @@ specs! {
     Role(RoleSpec),
     User(UserSpec),
     Token(TokenSpec),
+    QuotaTier(QuotaTierSpec),
     Security(SecuritySpec),
     SecurityGroup(SecurityGroupSpec),
+    Grant(GrantSpec),
     Module(ModuleSpec),
     Service(ServiceSpec),
     Channel(ChannelSpec),

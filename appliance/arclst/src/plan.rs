@@ -218,6 +218,8 @@ impl Draft<'_> {
                 | Kind::Outgoing
                 | Kind::Security
                 | Kind::SecurityGroup
+                | Kind::QuotaTier
+                | Kind::Grant
                 | Kind::Module
                 | Kind::UserConfig
                 | Kind::Role

@@ -28,8 +28,10 @@ const DEFAULT_SERVER: &str = "https://127.0.0.1:8183";
 const BY_HAND: &[Kind] = &[
     Kind::Role,
     Kind::User,
+    Kind::QuotaTier,
     Kind::Security,
     Kind::SecurityGroup,
+    Kind::Grant,
     Kind::Service,
     Kind::Channel,
     Kind::Outgoing,
@@ -257,6 +259,14 @@ fn table(kind: Kind, objects: &[ObjectView]) -> Table {
             &[("TYPE", "type"), ("USER", "username"), ("HEADER", "header"), ("ACTIVE", "is_active")]
         }
         Kind::SecurityGroup => &[("MEMBERS", "members")],
+        Kind::QuotaTier => &[("DEFINITION", "definition")],
+        Kind::Grant => &[
+            ("SECURITIES", "securities"),
+            ("GROUPS", "groups"),
+            ("SERVICES", "services"),
+            ("CHANNELS", "channels"),
+            ("ACTIVE", "is_active"),
+        ],
         Kind::Service => &[
             ("MODULE", "module"),
             ("CLASS", "class"),

@@ -3,7 +3,7 @@
 //! For the services of the same box; requests of users come another way.  [`ROUTES`] is the list.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arapi::arsrv::{CheckRequest, CheckVerdict, InvokeRequest, InvokeResponse, PingResult, Status};
 use arapi::error::ErrorCode;
@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::call::{Call, Outcome};
 use crate::channel::Table;
+use crate::limits::Ticket;
 use crate::outgoing::Outgoing;
 use crate::server::Workers;
 use crate::world::{Progress, World};
@@ -114,6 +115,7 @@ async fn service_invoke(
 ) -> Answer<InvokeResponse> {
     let started = Instant::now();
     let cid = current_cid();
+    control.limit(&request.service)?;
     let timeout = request.timeout_ms.map(Duration::from_millis);
     let timeout = timeout.or_else(|| control.service_timeout(&request.service));
     let body = match &request.payload {
@@ -208,6 +210,25 @@ impl Control {
             outgoing,
             problems,
         }
+    }
+
+    /// Counts an invocation by hand on the service's limit.
+    fn limit(&self, service: &str) -> Result<(), ApiError> {
+        let Ok(name) = ObjectName::parse(service) else { return Ok(()) };
+        let table = Arc::clone(&self.tables.borrow());
+        let mut ticket = Ticket::new(None, SystemTime::now());
+        ticket.take(table.limits.of(Kind::Service, &name)).map_err(|exceeded| {
+            let message = match exceeded.standing {
+                Some(standing) => format!(
+                    "{} may be invoked {} times in a window, and that is used up; try again in {} s",
+                    exceeded.what,
+                    standing.limit,
+                    standing.seconds()
+                ),
+                None => format!("{} may not be invoked from inside: no line `*` lets that in", exceeded.what),
+            };
+            ApiError::new(ErrorCode::TooManyRequests, message)
+        })
     }
 
     fn service_timeout(&self, service: &str) -> Option<Duration> {

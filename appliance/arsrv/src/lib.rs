@@ -15,6 +15,7 @@ pub mod config;
 pub mod control;
 pub mod http;
 mod interpreter;
+pub mod limits;
 mod modules;
 pub mod outgoing;
 pub mod pool;

@@ -20,6 +20,8 @@ use tokio::sync::watch;
 pub const KINDS: &[Kind] = &[
     Kind::Security,
     Kind::SecurityGroup,
+    Kind::QuotaTier,
+    Kind::Grant,
     Kind::Module,
     Kind::Service,
     Kind::Channel,

@@ -203,6 +203,7 @@ fn put_services(
                 is_active: true,
                 timeout_ms: None,
                 max_concurrency: None,
+                rate_limit: None,
                 group: "default".to_owned(),
             },
         };

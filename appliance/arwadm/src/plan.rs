@@ -113,7 +113,9 @@ pub(crate) fn needed(kind: Kind) -> Permission {
         Kind::Channel | Kind::Outgoing | Kind::Module | Kind::Service | Kind::UserConfig => {
             Permission::Develop
         }
-        Kind::Security | Kind::SecurityGroup | Kind::Node => Permission::Configure,
+        Kind::Security | Kind::SecurityGroup | Kind::QuotaTier | Kind::Grant | Kind::Node => {
+            Permission::Configure
+        }
         Kind::User | Kind::Role | Kind::Token => Permission::Access,
         Kind::System | Kind::Network => Permission::System,
     }

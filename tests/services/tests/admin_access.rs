@@ -162,7 +162,7 @@ async fn malformed_and_oversize_requests_get_one_clear_sentence() {
     )
     .await;
     check(Method::POST, transactions, r#"{"changes": [{"do": "put", "kind": "Chanel"}]}"#, 400,
-        "request body: field `changes[0]`: unknown variant `Chanel`, expected one of `Node`, `Role`, `User`, `Token`, `Security`, `SecurityGroup`, `Module`, `Service`, `Channel`, `Outgoing`, `UserConfig`, `System`, `Network` at line 1 column 45").await;
+        "request body: field `changes[0]`: unknown variant `Chanel`, expected one of `Node`, `Role`, `User`, `Token`, `QuotaTier`, `Security`, `SecurityGroup`, `Grant`, `Module`, `Service`, `Channel`, `Outgoing`, `UserConfig`, `System`, `Network` at line 1 column 45").await;
     check(
         Method::PUT,
         "/v1/objects/Channel/x",
@@ -172,7 +172,7 @@ async fn malformed_and_oversize_requests_get_one_clear_sentence() {
     )
     .await;
     check(Method::PUT, "/v1/objects/Chanel/x", r#"{"spec": {}}"#, 404,
-        "kind `Chanel` is unknown; known kinds are Node, Role, User, Token, Security, SecurityGroup, Module, Service, Channel, Outgoing, UserConfig, System, Network").await;
+        "kind `Chanel` is unknown; known kinds are Node, Role, User, Token, QuotaTier, Security, SecurityGroup, Grant, Module, Service, Channel, Outgoing, UserConfig, System, Network").await;
     check(
         Method::GET,
         "/v1/nothing",

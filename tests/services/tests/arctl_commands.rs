@@ -202,7 +202,7 @@ async fn objects_are_applied_compared_exported_and_removed() {
     let one: Value =
         serde_json::from_str(&operator.done(&["get", "channel", "orders", "--json"])).unwrap();
     assert_eq!(one["spec"]["url_path"], "/others");
-    operator.refused(&["get", "chanel"], 2, "error: kind `chanel` is unknown; known kinds are Node, Role, User, Token, Security, SecurityGroup, Module, Service, Channel, Outgoing, UserConfig, System, Network");
+    operator.refused(&["get", "chanel"], 2, "error: kind `chanel` is unknown; known kinds are Node, Role, User, Token, QuotaTier, Security, SecurityGroup, Grant, Module, Service, Channel, Outgoing, UserConfig, System, Network");
     assert_eq!(
         operator.done(&["delete", "-f", &file]),
         "Channel orders deleted\nSecurity crm deleted\n"

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::channel::HttpMethod;
 use super::{Broken, Rules, yes};
 use crate::names::{Kind, ObjectName};
 
@@ -39,9 +40,97 @@ pub struct RoleSpec {
     /// For people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+    /// The services who has the role may invoke by hand, as patterns in which `*` stands for any text; default all.
+    #[serde(default = "everything", skip_serializing_if = "is_everything")]
+    pub services: Vec<String>,
 }
 
-impl Rules for RoleSpec {}
+impl Rules for RoleSpec {
+    fn check(&self) -> Result<(), Broken> {
+        check_patterns("services", &self.services)
+    }
+}
+
+/// Who may invoke what: on channels with `use_rbac`, a caller needs one of these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrantSpec {
+    /// The securities it is for.
+    #[serde(default)]
+    pub securities: Vec<ObjectName>,
+    /// The security groups it is for: each of their members.
+    #[serde(default)]
+    pub groups: Vec<ObjectName>,
+    /// The services they may invoke, as patterns in which `*` stands for any text; default all.
+    #[serde(default = "everything")]
+    pub services: Vec<String>,
+    /// The channels they may do so by, as patterns; default all.
+    #[serde(default = "everything")]
+    pub channels: Vec<String>,
+    /// The methods they may do so with; default all.
+    #[serde(default)]
+    pub methods: Vec<HttpMethod>,
+    /// Whether it counts; default true.
+    #[serde(default = "yes")]
+    pub is_active: bool,
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+}
+
+impl Rules for GrantSpec {
+    fn check(&self) -> Result<(), Broken> {
+        if self.securities.is_empty() && self.groups.is_empty() {
+            return Err((
+                "securities",
+                "it is for nobody: `securities` or `groups` was expected".to_owned(),
+            ));
+        }
+        check_patterns("services", &self.services)?;
+        check_patterns("channels", &self.channels)
+    }
+
+    fn references(&self) -> Vec<(Kind, &ObjectName)> {
+        let securities = self.securities.iter().map(|name| (Kind::Security, name));
+        let groups = self.groups.iter().map(|name| (Kind::SecurityGroup, name));
+        securities.chain(groups).collect()
+    }
+}
+
+fn everything() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+fn is_everything(patterns: &[String]) -> bool {
+    matches!(patterns, [one] if one == "*")
+}
+
+fn check_patterns(field: &'static str, patterns: &[String]) -> Result<(), Broken> {
+    match patterns.iter().find(|pattern| pattern.is_empty() || pattern.len() > 400) {
+        Some(pattern) => Err((
+            field,
+            format!("`{}` is no pattern: 1 to 400 bytes were expected", pattern.escape_debug()),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether a name fits a pattern, in which `*` stands for any text, none included.
+pub fn fits_pattern(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    // The first part begins the name; split gives one at least.
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        match rest.split_once(part) {
+            Some((_, behind)) => rest = behind,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
 
 /// A person or program that administers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -92,5 +181,30 @@ pub struct TokenSpec {
 impl Rules for TokenSpec {
     fn references(&self) -> Vec<(Kind, &ObjectName)> {
         vec![(Kind::User, &self.user)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(pattern: &str, name: &str, expected: bool) {
+        assert_eq!(fits_pattern(pattern, name), expected, "{pattern} {name}");
+    }
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        check("orders.get", "orders.get", true);
+        check("orders.get", "orders.get-all", false);
+        check("*", "anything", true);
+        check("*", "", true);
+        check("orders.*", "orders.get", true);
+        check("orders.*", "my.orders.get", false);
+        check("*.get", "orders.get", true);
+        check("a*b*c", "a-b-b-c", true);
+        check("a*b*c", "a-c-b", false);
+        check("aa*aa", "aaa", false);
+        check("a**b", "ab", true);
     }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Broken, Rules, yes};
+use super::{Broken, RateLimit, Rules, yes};
 use crate::names::{Kind, ObjectName};
 
 /// A REST channel: requests to its path invoke its service.
@@ -56,6 +56,12 @@ pub struct ChannelSpec {
     /// Largest request body, bytes; default: the core's (64 MiB).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_body_bytes: Option<u64>,
+    /// How much may come in by this channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// Whether a caller needs a grant (kind `Grant`) beside its credentials; default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub use_rbac: bool,
 }
 
 /// The protocols of channels.
@@ -190,13 +196,21 @@ impl Rules for ChannelSpec {
                 ),
             ));
         }
-        Ok(())
+        if self.use_rbac && self.security.is_empty() && self.security_groups.is_empty() {
+            return Err((
+                "use_rbac",
+                "a channel that asks for no credentials cannot know whom something was granted to"
+                    .to_owned(),
+            ));
+        }
+        RateLimit::check(self.rate_limit.as_ref())
     }
 
     fn references(&self) -> Vec<(Kind, &ObjectName)> {
         let securities = self.security.iter().map(|name| (Kind::Security, name));
         let groups = self.security_groups.iter().map(|name| (Kind::SecurityGroup, name));
-        securities.chain(groups).collect()
+        let tiers = RateLimit::references(self.rate_limit.as_ref());
+        securities.chain(groups).chain(tiers).collect()
     }
 }
 

@@ -39,6 +39,9 @@ pub struct OutgoingRest {
     /// The credentials it presents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<ObjectName>,
+    /// The certificate it presents beside them: a security of type `tls_key_cert`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_client: Option<ObjectName>,
     /// The method of the health check; default `HEAD`.
     #[serde(default = "head")]
     pub ping_method: HttpMethod,
@@ -203,7 +206,10 @@ impl Rules for OutgoingSpec {
 
     fn references(&self) -> Vec<(Kind, &ObjectName)> {
         match self {
-            Self::Rest(rest) => rest.security.iter().map(|name| (Kind::Security, name)).collect(),
+            Self::Rest(rest) => {
+                let names = rest.security.iter().chain(&rest.tls_client);
+                names.map(|name| (Kind::Security, name)).collect()
+            }
             Self::Sql(_) => Vec::new(),
         }
     }

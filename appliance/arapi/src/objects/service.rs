@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Broken, Rules, yes};
+use super::{Broken, RateLimit, Rules, yes};
+use crate::names::{Kind, ObjectName};
 
 /// A file of Python source with services in it.  Each deployment is a revision of this object, so
 /// its history is the list of versions.
@@ -77,6 +78,9 @@ pub struct ServiceSpec {
     /// The workers it runs in, by name; services of one group share processes.  Default `default`.
     #[serde(default = "default_group")]
     pub group: String,
+    /// How often it may be invoked from outside: by channels and by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
 }
 
 fn default_group() -> String {
@@ -107,7 +111,11 @@ impl Rules for ServiceSpec {
                 ),
             ));
         }
-        Ok(())
+        RateLimit::check(self.rate_limit.as_ref())
+    }
+
+    fn references(&self) -> Vec<(Kind, &ObjectName)> {
+        RateLimit::references(self.rate_limit.as_ref()).collect()
     }
 }
 

@@ -253,7 +253,7 @@ async fn names_of_the_producer_are_refused_to_users() {
 async fn a_malformed_request_is_answered_with_one_sentence() {
     let store = Store::new().await;
     let get = |path: &'static str| store.client.raw(http::Method::GET, path);
-    let unknown = "kind `Chanel` is unknown; known kinds are Node, Role, User, Token, Security, SecurityGroup, Module, Service, Channel, Outgoing, UserConfig, System, Network";
+    let unknown = "kind `Chanel` is unknown; known kinds are Node, Role, User, Token, QuotaTier, Security, SecurityGroup, Grant, Module, Service, Channel, Outgoing, UserConfig, System, Network";
     assert_eq!(answer_of(get("/v1/objects?kind=Chanel").await), said("invalid", unknown));
     assert_eq!(answer_of(get("/v1/objects/Chanel/x").await), said("invalid", unknown));
     assert_eq!(answer_of(get("/v1/watch?kinds=Channel,Chanel").await), said("invalid", unknown));

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::accept::MediaRange;
 use super::pattern::Pattern;
 use super::stable_id;
+use crate::limits::{Limiter, Limits};
 use crate::security::credentials::Fingerprint;
 use crate::security::{Gate, attempts::Attempts};
 use crate::world::World;
@@ -38,6 +39,8 @@ pub struct Table {
     pub revision: u64,
     /// Who may deploy from an editor.
     pub ide: Gate,
+    /// How much may come in.
+    pub limits: Limits,
     exact: HashMap<Box<[u8]>, Box<[Arc<Channel>]>>,
     patterns: Vec<(Pattern, Vec<Arc<Channel>>)>,
     /// All of them, the inactive and hidden ones too, by name.
@@ -57,6 +60,10 @@ pub struct Channel {
     pub standing: Standing,
     /// Who may pass.
     pub gate: Gate,
+    /// How much may come in by it.
+    pub limit: Option<Arc<Limiter>>,
+    /// How often its service may be invoked.
+    pub service_limit: Option<Arc<Limiter>>,
     /// Longest time for one request.
     pub timeout: Duration,
     /// Largest body.
@@ -77,6 +84,8 @@ pub struct Counts {
     pub calls: AtomicU64,
     /// Answers of 500 and above.
     pub failures: AtomicU64,
+    /// Requests above a rate limit: its own, its service's or its caller's.
+    pub limited: AtomicU64,
     /// Failed attempts to pass its gate.
     pub attempts: Attempts,
 }
@@ -117,6 +126,7 @@ impl Table {
         before: &Self,
         defaults: Defaults,
     ) -> Self {
+        let limits = Limits::plan(world, &before.limits);
         let mut table = Self { revision: world.revision, ..Self::default() };
         if let Ok(name) = ObjectName::parse(IDE_PUBLISHER) {
             table.ide = Gate::of_one(&name, world, &secret);
@@ -131,7 +141,9 @@ impl Table {
                 name: name.clone(),
                 service: spec.service.as_str().into(),
                 standing: standing(spec, world),
-                gate: Gate::of(spec, world, &secret),
+                gate: Gate::of(spec, world, &limits, &secret),
+                limit: limits.of(Kind::Channel, name).cloned(),
+                service_limit: limits.of(Kind::Service, &spec.service).cloned(),
                 timeout: timeout(spec, world, defaults.timeout),
                 max_body_bytes: spec.max_body_bytes.unwrap_or(defaults.max_body_bytes),
                 content_type: content_type(spec),
@@ -181,6 +193,7 @@ impl Table {
         patterns.sort_by_cached_key(|(pattern, channels)| {
             (pattern.rank(), channels.first().map(|channel| channel.name.clone()))
         });
+        table.limits = limits;
         table.patterns = patterns;
         table.exact = exact.into_iter().map(|(path, found)| (path, found.into())).collect();
         table
@@ -288,6 +301,16 @@ impl Channel {
         self.standing == Standing::Serving
     }
 
+    /// Whether any limit may hold for a request.
+    pub fn may_be_limited(&self) -> bool {
+        self.limit.is_some() || self.service_limit.is_some() || self.gate.has_limits()
+    }
+
+    /// Whether the limit of a caller's security holds here.
+    pub fn checks_caller(&self) -> bool {
+        self.spec.rate_limit.as_ref().is_none_or(|limit| limit.check_parent)
+    }
+
     /// How it is.
     pub fn status(&self) -> ChannelStatus {
         ChannelStatus {
@@ -297,6 +320,7 @@ impl Channel {
             state: self.state(),
             calls: self.counts.calls.load(Ordering::Relaxed),
             failures: self.counts.failures.load(Ordering::Relaxed),
+            limited: self.counts.limited.load(Ordering::Relaxed),
         }
     }
 

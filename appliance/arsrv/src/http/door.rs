@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arapi::names::Cid;
 use arapi::objects::{DataFormat, HttpMethod};
@@ -22,6 +22,7 @@ use super::listen::Peer;
 use crate::call::{Call, Failure, Invoker, Outcome};
 use crate::channel::path;
 use crate::channel::table::{Channel, Found, Table};
+use crate::limits::{self, Exceeded, Ticket};
 use crate::security::{Gate, Passed, Refusal, attempts::Attempts, credentials::Basic};
 
 /// Bodies up to this size are checked for JSON at once, larger ones on a thread of their own.
@@ -105,29 +106,48 @@ impl Door {
         };
         let channel = found.channel;
         channel.counts.calls.fetch_add(1, Ordering::Relaxed);
-        let answer = self.of_channel(parts, body, cid, peer, &found, method, &path).await;
+        let mut ticket = Ticket::new(None, SystemTime::now());
+        let going = self.of_channel(parts, body, cid, peer, &found, method, &path, &mut ticket);
+        let mut answer = going.await;
+        if let Some(standing) = ticket.tightest {
+            standing.put(answer.headers_mut());
+        }
         if answer.status().is_server_error() {
             channel.counts.failures.fetch_add(1, Ordering::Relaxed);
         }
         answer
     }
 
-    async fn of_channel(
+    async fn of_channel<'t>(
         &self,
         parts: &Parts,
         body: Incoming,
         cid: &Cid,
         peer: &Peer,
-        found: &Found<'_>,
+        found: &Found<'t>,
         method: HttpMethod,
         path: &[u8],
+        ticket: &mut Ticket<'t>,
     ) -> Answer {
         let channel = found.channel;
         let format = channel.spec.data_format;
+        if channel.may_be_limited() {
+            ticket.addr = limits::address(document::remote(&parts.headers, peer));
+        }
+        if let Err(exceeded) = ticket.take(channel.limit.as_ref()) {
+            return limited(channel, cid, &exceeded);
+        }
         let passed = match channel.gate.check(&parts.headers) {
             Ok(passed) => passed,
             Err(refusal) => return refused(channel, cid, peer, &parts.headers, &refusal),
         };
+        let taken = match passed {
+            Some(passed) if channel.checks_caller() => ticket.take(passed.limit.as_ref()),
+            Some(_) | None => Ok(()),
+        };
+        if let Err(exceeded) = taken.and_then(|()| ticket.take(channel.service_limit.as_ref())) {
+            return limited(channel, cid, &exceeded);
+        }
         if !channel.is_serving() {
             log::warn!(
                 cid:% = cid, channel:% = channel.name, service:% = channel.service,
@@ -282,6 +302,23 @@ fn log_failure(cid: &Cid, channel: &Channel, failure: &Failure) {
             "service refused the request"
         );
     }
+}
+
+/// The answer to a request that is above a limit.
+fn limited(channel: &Channel, cid: &Cid, exceeded: &Exceeded) -> Answer {
+    channel.counts.limited.fetch_add(1, Ordering::Relaxed);
+    let format = channel.spec.data_format;
+    let Some(standing) = exceeded.standing else {
+        let sentence = Value::from("requests from this address are not taken here");
+        return answer::error(format, StatusCode::FORBIDDEN, cid, &sentence);
+    };
+    let seconds = standing.seconds();
+    let sentence = format!("too many requests; try again in {seconds} s");
+    let mut answer =
+        answer::error(format, StatusCode::TOO_MANY_REQUESTS, cid, &Value::from(sentence));
+    answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
+    standing.put(answer.headers_mut());
+    answer
 }
 
 fn refused(

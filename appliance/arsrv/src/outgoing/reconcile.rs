@@ -88,10 +88,11 @@ fn needed(world: &World) -> BTreeSet<String> {
         let field = match &object.spec {
             Spec::Outgoing(OutgoingSpec::Sql(sql)) => sql.password.as_ref(),
             Spec::Outgoing(OutgoingSpec::Rest(rest)) => {
-                security(rest, world).map(|spec| match spec {
+                security(rest, world).and_then(|spec| match spec {
                     SecuritySpec::Basic { password: field, .. }
                     | SecuritySpec::ApiKey { key: field, .. }
-                    | SecuritySpec::Bearer { token: field, .. } => field,
+                    | SecuritySpec::Bearer { token: field, .. } => Some(field),
+                    _ => None,
                 })
             }
             _ => None,
@@ -156,6 +157,7 @@ fn presents(
             value(key).map(|key| Presents::ApiKey { header: header.clone(), key })
         }
         SecuritySpec::Bearer { token, .. } => value(token).map(|token| Presents::Bearer { token }),
+        _ => None,
     };
     presents.unwrap_or(Presents::Unknown)
 }

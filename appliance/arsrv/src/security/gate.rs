@@ -4,12 +4,15 @@
 //! satisfies none depends on whether the channel has groups, as in 3.2: with groups wrong credentials
 //! are 403 and two kinds of credentials at once are 400, without groups everything is 401.
 
+use std::sync::Arc;
+
 use arapi::names::{Kind, ObjectName};
 use arapi::objects::{ChannelSpec, SecretField, SecuritySpec, Spec};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::credentials::{Basic, Fingerprint};
+use crate::limits::{Limiter, Limits};
 use crate::world::World;
 
 /// The check of one channel.
@@ -48,6 +51,8 @@ pub struct Passed {
     pub name: ObjectName,
     /// What the service sees of it, a JSON document.
     pub document: Bytes,
+    /// How much callers with it may do.
+    pub limit: Option<Arc<Limiter>>,
 }
 
 /// Why a request may not pass.
@@ -68,6 +73,7 @@ impl Gate {
     pub fn of(
         channel: &ChannelSpec,
         world: &World,
+        limits: &Limits,
         secret: impl Fn(&str) -> Option<Fingerprint>,
     ) -> Self {
         if channel.security.is_empty() && channel.security_groups.is_empty() {
@@ -75,13 +81,13 @@ impl Gate {
         }
         let mut gate = Self { has_groups: !channel.security_groups.is_empty(), ..Self::default() };
         for name in &channel.security {
-            gate.add(name, world, &secret);
+            gate.add(name, world, limits, &secret);
         }
         for group in &channel.security_groups {
             match world.object(Kind::SecurityGroup, group).map(|object| &object.spec) {
                 Some(Spec::SecurityGroup(spec)) => {
                     for name in &spec.members {
-                        gate.add(name, world, &secret);
+                        gate.add(name, world, limits, &secret);
                     }
                 }
                 _ => gate.faults.push(format!("security group `{group}` does not exist")),
@@ -97,7 +103,7 @@ impl Gate {
         secret: impl Fn(&str) -> Option<Fingerprint>,
     ) -> Self {
         let mut gate = Self::default();
-        gate.add(name, world, &secret);
+        gate.add(name, world, &Limits::default(), &secret);
         gate
     }
 
@@ -105,6 +111,7 @@ impl Gate {
         &mut self,
         name: &ObjectName,
         world: &World,
+        limits: &Limits,
         secret: &impl Fn(&str) -> Option<Fingerprint>,
     ) {
         let Some(Spec::Security(spec)) =
@@ -128,9 +135,10 @@ impl Gate {
                 let Ok(header_name) = HeaderName::from_bytes(header.as_bytes()) else { return };
                 (Sought::ApiKey(header_name), key, format!("ApiKey header=\"{header}\""))
             }
-            SecuritySpec::Bearer { .. } => {
+            other => {
                 self.faults.push(format!(
-                    "security `{name}` is a bearer token, which only outgoing connections use"
+                    "security `{name}` is of type `{}`, which only outgoing connections use",
+                    other.type_name()
                 ));
                 return;
             }
@@ -148,7 +156,12 @@ impl Gate {
             self.faults.push(format!("the secret of security `{name}` is not known"));
         }
         let document = document(name, spec);
-        self.keys.push(Key { passed: Passed { name: name.clone(), document }, sought, secret });
+        let limit = limits.of(Kind::Security, name).cloned();
+        self.keys.push(Key {
+            passed: Passed { name: name.clone(), document, limit },
+            sought,
+            secret,
+        });
     }
 
     /// Whether everybody passes.
@@ -159,6 +172,11 @@ impl Gate {
     /// The values of `WWW-Authenticate` that say what is asked for.
     pub fn challenges(&self) -> &[HeaderValue] {
         &self.challenges
+    }
+
+    /// Whether callers with one of its securities are limited.
+    pub fn has_limits(&self) -> bool {
+        self.keys.iter().any(|key| key.passed.limit.is_some())
     }
 
     /// What keeps securities of this gate from opening it, one sentence each.
@@ -217,7 +235,7 @@ impl Gate {
 fn document(name: &ObjectName, spec: &SecuritySpec) -> Bytes {
     let username = match spec {
         SecuritySpec::Basic { username, .. } => username.as_str(),
-        SecuritySpec::ApiKey { .. } | SecuritySpec::Bearer { .. } => "",
+        _ => "",
     };
     let document = serde_json::json!({
         "id": crate::channel::stable_id(Kind::Security, name),

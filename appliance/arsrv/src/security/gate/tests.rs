@@ -26,7 +26,7 @@ fn gate(security: &[&str], groups: &[&str]) -> Gate {
     let spec =
         json!({"url_path": "/x", "service": "s", "security": security, "security_groups": groups});
     let Ok(Spec::Channel(spec)) = Spec::parse(Kind::Channel, "c", spec) else { panic!() };
-    Gate::of(&spec, &world(), |name| {
+    Gate::of(&spec, &world(), &Limits::default(), |name| {
         let (_, value) = SECRETS.iter().find(|(known, _)| *known == name)?;
         Some(Fingerprint::of(value.as_bytes()))
     })
