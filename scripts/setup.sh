@@ -55,6 +55,7 @@ mkfs.vfat dosfstools
 sfdisk fdisk
 zstd zstd
 openssl openssl
+sbsign sbsigntool
 ip iproute2
 LIST
         ;;

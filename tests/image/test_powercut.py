@@ -4,28 +4,52 @@ everything that was acknowledged.
 One life of a box is recorded with every request to its disk.  Then its disk is rebuilt as many cuts would have left
 it (see `harness.powercut`), and judged: most of them without a start, by what firmware, boot loader and first stage
 would find; a few by really starting them.  `ARINT_POWER_CUTS` and `ARINT_POWER_CUT_BOOTS` set how many; a soak
-takes thousands.
+takes thousands.  `ARINT_POWER_CUT_LIFE` names a folder in which a life is kept, and taken from there the next time:
+a cut can be looked at again only with the log it was found in.
 """
 
+import json
 import os
+import pickle
 import random
+import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from conftest import CHANNEL, settle, wait_confirmed
+from conftest import CHANNEL, FAILED, settle, wait_confirmed
 from harness import disk, images, powercut
 from harness.box import Box
-from harness.tools import run
+from harness.tools import Failed, run
 from harness.updates import confirmed_in, install, status
+from harness.waiting import wait_for
 
 CUTS = int(os.environ.get("ARINT_POWER_CUTS", "150"))
 STATES = int(os.environ.get("ARINT_POWER_CUT_STATES", "25"))
 BOOTS = int(os.environ.get("ARINT_POWER_CUT_BOOTS", "2"))
 SEED = int(os.environ.get("ARINT_POWER_CUT_SEED", "20260101"))
+#: Writes to the key-value store, and tells which version of itself is deployed.
+KEEPER = """
+from zato.server.service import Service
+
+class Keeper(Service):
+    name = 'image.keeper'
+
+    def handle(self):
+        conn = self.kvdb.conn
+        if write := self.request.payload.get('write'):
+            conn.set(write, 'value of ' + write)
+        read = self.request.payload.get('read')
+        value = conn.get(read) if read else None
+        self.response.payload = {'version': VERSION, 'value': value.decode() if isinstance(value, bytes) else value}
+
+VERSION = %d
+"""
 
 
 @dataclass
@@ -37,32 +61,71 @@ class Life:
     folder: Path
     token: str | None = None
     pinned: str | None = None
-    #: Length of the log at the acknowledgement, and the name of the channel.
-    acknowledged: list[tuple[int, str]] = field(default_factory=list)
+    #: Length of the log at the acknowledgement; what it was (`channel`, `key`, `deployment`); its name or version.
+    acknowledged: list[tuple[int, str, str]] = field(default_factory=list)
     #: Length of the log at the end of each phase.
     phases: dict[str, int] = field(default_factory=dict)
 
+    def due(self, replay: powercut.Replay, at: int) -> dict[str, set[str]]:
+        """What was acknowledged before the request `at`, by its kind."""
+        found: dict[str, set[str]] = {"channel": set(), "key": set(), "deployment": set()}
+        for end, kind, name in self.acknowledged:
+            if replay.point_after(end) <= at:
+                found[kind].add(name)
+        return found
+
 
 @pytest.fixture(scope="module")
-def life(folder: Path, image_a: images.Image, image_b: images.Image) -> Iterator[Life]:
+def life(request: pytest.FixtureRequest, folder: Path, image_a: images.Image,
+         image_b: images.Image) -> Iterator[Life]:
+    """A life from the log of its writes; it goes when all went well, as it takes gigabytes."""
+    kept = os.environ.get("ARINT_POWER_CUT_LIFE")
+    place = Path(kept) if kept else folder / "life"
+    note = place / "life.pickle"
+    if note.exists():
+        recorded = pickle.loads(note.read_bytes())
+    else:
+        place.mkdir(parents=True, exist_ok=True)
+        recorded = record(place, image_a, image_b)
+        note.write_bytes(pickle.dumps(recorded))
+    yield recorded
+    (place / "cut.img").unlink(missing_ok=True)
+    if request.session.stash.get(FAILED, False):
+        print(f"the life is kept in {place}; ARINT_POWER_CUT_LIFE={place} makes the same cuts again")
+    elif not kept:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def record(place: Path, image_a: images.Image, image_b: images.Image) -> Life:
     """First start, claim, changes, update to B, changes: with every write kept."""
-    place = folder / "life"
-    place.mkdir()
     log = place / "writes.log"
     log.touch()
     box = Box("life", image_a.disk, place / "box", write_log=log, disk_gib=4)
     box.start()
     recorded = Life(place / "base.img", log, place)
 
-    def change(name: str) -> None:
-        box.api.put("Channel", name, {**CHANNEL, "url_path": f"/{name}"})
-        recorded.acknowledged.append((box.disk_writes(), name))
+    def done(kind: str, name: str) -> None:
+        recorded.acknowledged.append((box.disk_writes(), kind, name))
+
+    def changes(era: str, count: int, version: int) -> None:
+        for number in range(count):
+            name = f"{era}-{number:02}"
+            box.api.put("Channel", name, {**CHANNEL, "url_path": f"/{name}"})
+            done("channel", name)
+            box.api.channel("/keeper", json.dumps({"write": name}).encode()).json()
+            done("key", name)
+            if number % 5 == 4:
+                version += 1
+                box.api.deploy("image_keeper.py", KEEPER % version)
+                done("deployment", str(version))
 
     try:
         settle(box)
+        box.api.deploy("image_keeper.py", KEEPER % 1)
+        box.api.put("Channel", "keeper", {**CHANNEL, "url_path": "/keeper", "service": "image.keeper"})
+        keeps(box, "first")
         recorded.phases["first start"] = box.disk_writes()
-        for number in range(15):
-            change(f"early-{number}")
+        changes("early", 15, 1)
         wait_confirmed(box)
         recorded.phases["normal writes"] = box.disk_writes()
         before = status(box)
@@ -70,8 +133,8 @@ def life(folder: Path, image_a: images.Image, image_b: images.Image) -> Iterator
         recorded.phases["installation"] = box.disk_writes()
         confirmed_in(box, before, "b")
         recorded.phases["start into B"] = box.disk_writes()
-        for number in range(5):
-            change(f"late-{number}")
+        keeps(box, "second")
+        changes("late", 5, 4)
         recorded.token, recorded.pinned = box.api.token, box.api.pinned
     except BaseException as err:
         raise box.complaint(AssertionError(str(err))) from err
@@ -80,9 +143,20 @@ def life(folder: Path, image_a: images.Image, image_b: images.Image) -> Iterator
     run(["cp", "--sparse=always", image_a.disk, recorded.base])
     with recorded.base.open("r+b") as file:
         file.truncate(4 << 30)
-    yield recorded
-    for path in (recorded.base, log, place / "cut.img"):
-        path.unlink(missing_ok=True)
+    return recorded
+
+
+def keeps(box: Box, name: str) -> int:
+    """Waits until the service that writes keys answers; gives its version."""
+    def ask() -> int | None:
+        answer = box.api.channel("/keeper", json.dumps({"write": name, "read": name}).encode())
+        if answer.status != 200:
+            return None
+        said = answer.json()
+        assert said["value"] == f"value of {name}", said
+        return int(said["version"])
+
+    return wait_for("the keeper answers", ask, 120)
 
 
 @pytest.fixture(scope="module")
@@ -147,30 +221,63 @@ def test_what_was_acknowledged_is_in_the_store_after_any_later_cut(life: Life, r
     faults = []
     looked = 0
     for at, seed in points(life, replay, STATES):
-        due = {name for end, name in life.acknowledged if replay.point_after(end) <= at}
-        if not due:
+        due = life.due(replay, at)
+        if not due["channel"]:
             continue
         with replay.cut(at, seed) as cut:
             try:
                 with disk.mounted(cut, "state", life.folder) as state:
-                    missing = due - channels(state)
+                    missing = due["channel"] - channels(state)
+                with disk.mounted(cut, "data", life.folder) as data:
+                    missing |= due["key"] - keys(data, due["key"])
+                    missing |= newest(due["deployment"]) - deployed(data, due["deployment"])
                 looked += 1
                 if missing:
                     faults.append(f"cut after request {at}, seed {seed}: {sorted(missing)} are lost")
-            except Exception as err:
+            except (AssertionError, Failed, OSError, sqlite3.Error) as err:
                 faults.append(f"cut after request {at}, seed {seed}: {err}")
     print(f"{looked} cuts behind the first acknowledgement")
-    assert looked >= STATES // 3
     assert faults == []
+    assert looked >= STATES // 3
 
 
 def channels(state: Path) -> set[str]:
     """The channels in the object store, with its journal recovered."""
     files = list(state.glob("lib/arint/arclst/objects.sqlite"))
     assert files, f"no object store in {sorted(path.name for path in state.iterdir())}"
-    with sqlite3.connect(files[0]) as store:
+    # `with sqlite3.connect(…)` alone would leave it open, and the file system busy.
+    with closing(sqlite3.connect(files[0])) as store:
         assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         return {row[0] for row in store.execute("SELECT name FROM object WHERE kind = 'Channel'")}
+
+
+def keys(data: Path, due: set[str]) -> set[str]:
+    """Those of the keys whose values are in the key-value store's log or picture."""
+    found: set[str] = set()
+    for path in (data / "arkvd").glob("*.sqlite"):
+        with closing(sqlite3.connect(path)) as store:
+            assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    for path in (data / "arkvd").iterdir():
+        if path.is_file():
+            whole = path.read_bytes()
+            found |= {name for name in due if f"value of {name}".encode() in whole}
+    return found
+
+
+def newest(versions: set[str]) -> set[str]:
+    """The version that was deployed last: those before it may be gone."""
+    return {max(versions, key=int)} if versions else set()
+
+
+def deployed(data: Path, due: set[str]) -> set[str]:
+    """The version that is due, if the modules of it or of a later one lie there whole."""
+    last = max((int(version) for version in due), default=0)
+    for path in (data / "arsrv").rglob("image_keeper.py"):
+        text = path.read_text()
+        found = re.search(r"VERSION = (\d+)\n\Z", text)
+        if found and int(found[1]) >= last and text == KEEPER % int(found[1]):
+            return {str(last)}
+    return set()
 
 
 @pytest.mark.parametrize("number", range(BOOTS))
@@ -190,9 +297,14 @@ def test_a_box_starts_after_a_cut_with_everything_that_was_acknowledged(life: Li
         box.api.token, box.api.pinned = life.token, life.pinned
         box.start()
         box.wait_answering()
-        for end, name in life.acknowledged:
-            if replay.point_after(end) <= at:
-                assert box.api.get(f"/v1/objects/Channel/{name}")["name"] == name
+        due = life.due(replay, at)
+        for name in due["channel"]:
+            assert box.api.get(f"/v1/objects/Channel/{name}")["name"] == name
+        version = keeps(box, "after-the-cut")
+        assert version >= max((int(version) for version in due["deployment"]), default=1)
+        for name in due["key"]:
+            answer = box.api.channel("/keeper", json.dumps({"read": name}).encode()).json()
+            assert answer["value"] == f"value of {name}", answer
         wait_confirmed(box, 400)
         assert status(box)["version"] in (images.VERSION_A, images.VERSION_B)
         box.power_cut()

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// The longest table that is read: 1024 entries of 128 bytes.
 const MOST_ENTRIES: u32 = 1024;
+/// Bytes of a header; it may grow in a later revision, which nobody has written yet.
+const HEADER: usize = 92;
 
 /// Why a partition table cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +18,14 @@ pub enum GptError {
     /// The disk cannot be read.
     #[error("cannot read the partition table of `{}`", disk.display())]
     Read {
+        /// The disk.
+        disk: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A copy cannot be mended.
+    #[error("cannot mend the partition table of `{}`", disk.display())]
+    Mend {
         /// The disk.
         disk: PathBuf,
         /// Why.
@@ -36,6 +46,8 @@ pub struct Gpt {
     pub partitions: Vec<Partition>,
     /// Whether the table reaches the disk's end; it does not when an image was written to a larger disk.
     pub reaches_end: bool,
+    /// Whether the first copy and the backup are both there; one of them is enough to go on.
+    pub is_whole: bool,
 }
 
 /// A partition.
@@ -71,39 +83,113 @@ impl Gpt {
     fn read_with(file: &File, disk: &Path, end: u64, sector: u64) -> std::io::Result<Option<Self>> {
         // The backup at the end serves where the first copy was torn by a power cut.
         for at in [sector, end.saturating_sub(sector)] {
-            let mut header = [0; 92];
-            if file.read_exact_at(&mut header, at).is_err() || !header.starts_with(b"EFI PART") {
-                continue;
-            }
-            let (Some(backup), Some(table), Some(count), Some(size)) = (
-                u64_at(&header, 32),
-                u64_at(&header, 72),
-                u32_at(&header, 80),
-                u32_at(&header, 84),
-            ) else {
+            let Some(Copy { header, entries }) = Copy::read(file, at, sector)? else { continue };
+            let (Some(other), Some(size)) = (u64_at(&header, 32), u32_at(&header, 84)) else {
                 continue;
             };
-            if size < 128 || count > MOST_ENTRIES || size > 4096 {
-                continue;
-            }
-            let mut entries = vec![0; usize::try_from(count * size).unwrap_or_default()];
-            file.read_exact_at(&mut entries, table.saturating_mul(sector))?;
+            let is_whole = Copy::read(file, other.saturating_mul(sector), sector)?.is_some();
             let partitions = entries
                 .chunks(usize::try_from(size).unwrap_or(128))
                 .zip(1..)
                 .filter_map(|(entry, number)| partition(entry, number, disk, sector))
                 .collect();
-            let last = backup.max(at / sector);
+            let last = other.max(at / sector);
             let reaches_end = last.saturating_add(1).saturating_mul(sector) >= end;
-            return Ok(Some(Self { partitions, reaches_end }));
+            return Ok(Some(Self { partitions, reaches_end, is_whole }));
         }
         Ok(None)
+    }
+
+    /// Writes the copy of the table that is torn anew, from the other one.
+    ///
+    /// **Invariant:** the copy that is whole is not touched.
+    pub fn mend(disk: &Path) -> Result<(), GptError> {
+        let failed = |source| GptError::Mend { disk: disk.to_owned(), source };
+        let file = File::options().read(true).write(true).open(disk).map_err(failed)?;
+        let end = {
+            use std::io::Seek as _;
+            (&file).seek(std::io::SeekFrom::End(0)).map_err(failed)?
+        };
+        for sector in [512, 4096] {
+            for at in [sector, end.saturating_sub(sector)] {
+                if let Some(copy) = Copy::read(&file, at, sector).map_err(failed)? {
+                    return copy.write_other(&file, sector, end).map_err(failed);
+                }
+            }
+        }
+        Err(GptError::NoTable { disk: disk.to_owned() })
     }
 
     /// The partition with this label.
     pub fn labelled(&self, label: &str) -> Option<&Partition> {
         self.partitions.iter().find(|partition| partition.label == label)
     }
+}
+
+/// One of the two copies of a table.
+struct Copy {
+    header: [u8; HEADER],
+    entries: Vec<u8>,
+}
+
+impl Copy {
+    /// The copy whose header is at `at`, if header and entries fit their checksums, as firmware and kernel demand.
+    fn read(file: &File, at: u64, sector: u64) -> std::io::Result<Option<Self>> {
+        let mut header = [0; HEADER];
+        if file.read_exact_at(&mut header, at).is_err() || !header.starts_with(b"EFI PART") {
+            return Ok(None);
+        }
+        let fits = u32_at(&header, 12) == u32::try_from(HEADER).ok()
+            && u32_at(&header, 16) == Some(sum(header))
+            && u64_at(&header, 24) == Some(at / sector);
+        let (Some(table), Some(count), Some(size), Some(expected)) =
+            (u64_at(&header, 72), u32_at(&header, 80), u32_at(&header, 84), u32_at(&header, 88))
+        else {
+            return Ok(None);
+        };
+        if !fits || !(128..=4096).contains(&size) || count > MOST_ENTRIES {
+            return Ok(None);
+        }
+        let mut entries = vec![0; usize::try_from(count * size).unwrap_or_default()];
+        match file.read_exact_at(&mut entries, table.saturating_mul(sector)) {
+            Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
+        Ok((crc32fast::hash(&entries) == expected).then_some(Self { header, entries }))
+    }
+
+    /// Writes the copy that this one names as the other: first its entries, then the header that makes them count.
+    fn write_other(&self, file: &File, sector: u64, end: u64) -> std::io::Result<()> {
+        let unfit = || std::io::Error::other("it names no place for its other copy");
+        let own = u64_at(&self.header, 24).ok_or_else(unfit)?;
+        let other = u64_at(&self.header, 32).ok_or_else(unfit)?;
+        let room = u64::try_from(self.entries.len()).unwrap_or_default().div_ceil(sector);
+        // Behind the header of the first copy, before that of the backup.
+        let table = if other == 1 { Some(2) } else { other.checked_sub(room) }.ok_or_else(unfit)?;
+        if other == own || other.saturating_add(1).saturating_mul(sector) > end {
+            return Err(unfit());
+        }
+        let mut header = self.header;
+        for (at, value) in [(24, other), (32, own), (72, table)] {
+            put(&mut header, at, &value.to_le_bytes());
+        }
+        let sum = sum(header);
+        put(&mut header, 16, &sum.to_le_bytes());
+        file.write_all_at(&self.entries, table.saturating_mul(sector))?;
+        file.sync_all()?;
+        file.write_all_at(&header, other.saturating_mul(sector))?;
+        file.sync_all()
+    }
+}
+
+/// The checksum of a header, for which its own field counts as zero.
+fn sum(mut header: [u8; HEADER]) -> u32 {
+    put(&mut header, 16, &[0; 4]);
+    crc32fast::hash(&header)
+}
+
+fn put(header: &mut [u8; HEADER], at: usize, bytes: &[u8]) {
+    header.iter_mut().skip(at).zip(bytes).for_each(|(old, new)| *old = *new);
 }
 
 fn partition(entry: &[u8], number: u32, disk: &Path, sector: u64) -> Option<Partition> {
@@ -186,10 +272,22 @@ mod tests {
     #[test]
     fn partitions_are_found_by_label_and_a_larger_disk_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let image = dir.path().join("disk");
+        let image = partitioned(dir.path());
+        let gpt = Gpt::read(&image).unwrap();
+        let labels: Vec<_> = gpt.partitions.iter().map(|p| (p.label.as_str(), p.bytes)).collect();
+        assert_eq!(labels, [("esp", 8 << 20), ("blackbox", 4 << 20)]);
+        assert_eq!(gpt.partitions[0].id, "33a121c7-2a8a-59ae-be3a-0c01d9e63416");
+        assert!(gpt.reaches_end);
+        File::options().write(true).open(&image).unwrap().set_len(128 << 20).unwrap();
+        assert!(!Gpt::read(&image).unwrap().reaches_end);
+    }
+
+    /// A disk of 64 MiB with two partitions, in a file.
+    fn partitioned(dir: &Path) -> PathBuf {
+        let image = dir.join("disk");
         File::create(&image).unwrap().set_len(64 << 20).unwrap();
         let table = "label: gpt\nsize=8M, name=esp, uuid=33A121C7-2A8A-59AE-BE3A-0C01D9E63416\n\
-                     size=4M, name=blackbox\n";
+                     size=4M, name=blackbox, uuid=76FD40C5-4DB5-5327-BB84-0BFCFB2F0A42\n";
         let mut sfdisk = Command::new("sfdisk")
             .arg("-q")
             .arg(&image)
@@ -198,13 +296,36 @@ mod tests {
             .expect("sfdisk is needed (Debian package fdisk)");
         sfdisk.stdin.take().unwrap().write_all(table.as_bytes()).unwrap();
         assert!(sfdisk.wait().unwrap().success());
-        let gpt = Gpt::read(&image).unwrap();
-        let labels: Vec<_> = gpt.partitions.iter().map(|p| (p.label.as_str(), p.bytes)).collect();
-        assert_eq!(labels, [("esp", 8 << 20), ("blackbox", 4 << 20)]);
-        assert_eq!(gpt.partitions[0].id, "33a121c7-2a8a-59ae-be3a-0c01d9e63416");
-        assert!(gpt.reaches_end);
-        File::options().write(true).open(&image).unwrap().set_len(128 << 20).unwrap();
-        assert!(!Gpt::read(&image).unwrap().reaches_end);
+        image
+    }
+
+    /// Changes one byte.
+    fn tear(image: &Path, at: u64) {
+        let file = File::options().read(true).write(true).open(image).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
+    }
+
+    #[test]
+    fn a_torn_table_is_not_believed_but_its_backup_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = Gpt::read(&partitioned(dir.path())).unwrap();
+        let end = 64 << 20;
+        // In the header; in an entry's label; and in the backup, which nobody needs.
+        for at in [512 + 40, 1024 + 60, end - 512 + 40] {
+            let image = partitioned(dir.path());
+            let before = std::fs::read(&image).unwrap();
+            tear(&image, at);
+            assert_eq!(Gpt::read(&image).unwrap(), Gpt { is_whole: false, ..whole.clone() });
+            Gpt::mend(&image).unwrap();
+            assert!(before == std::fs::read(&image).unwrap(), "mended it is what it was");
+        }
+        let image = partitioned(dir.path());
+        tear(&image, 1024 + 60);
+        tear(&image, end - 512 + 40);
+        assert!(matches!(Gpt::read(&image), Err(GptError::NoTable { .. })));
+        assert!(matches!(Gpt::mend(&image), Err(GptError::NoTable { .. })));
     }
 
     #[test]

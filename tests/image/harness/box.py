@@ -249,11 +249,15 @@ class Box:
         self.process.wait()
         self._ended()
 
-    def wake(self, kept: "Box") -> None:
-        """Goes on where `kept` was kept, with a disk of its own; a second instead of a boot."""
+    def take(self, kept: "Box") -> None:
+        """Takes a copy of the disk and the variables of a box that is off, and knows what that one knew of it."""
         for name in ("disk.qcow2", "vars.qcow2"):
             run(["cp", "--sparse=always", kept.folder / name, self.folder / name])
         self.api.token, self.api.pinned = kept.api.token, kept.api.pinned
+
+    def wake(self, kept: "Box") -> None:
+        """Goes on where `kept` was kept, with a disk of its own; a second instead of a boot."""
+        self.take(kept)
         self._wake = True
         try:
             self.start()
@@ -273,6 +277,11 @@ class Box:
         piece = self.folder / "patch.bin"
         piece.write_bytes(data)
         run(["qemu-io", "-f", "qcow2", "-c", f"write -s {piece} {offset} {len(data)}", self.disk])
+
+    def spoil_disk(self, offset: int, length: int) -> None:
+        """Overwrites a part of the disk with rubbish."""
+        assert not self.is_on()
+        run(["qemu-io", "-f", "qcow2", "-c", f"write -P 0x5a {offset} {length}", self.disk])
 
     # -- looking at it
 

@@ -9,6 +9,7 @@ import json
 import re
 import struct
 import subprocess
+import tempfile
 from contextlib import contextmanager
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,17 +36,25 @@ class Partition:
 
 def partitions(disk: Path) -> dict[str, Partition]:
     """The partitions by label, from the first GPT, or from the second where the first is torn."""
+    found = tables(disk)
+    if not found:
+        raise BadDisk("neither of the two partition tables can be read")
+    return found[0]
+
+
+def tables(disk: Path) -> list[dict[str, Partition]]:
+    """The partitions by label, as each copy of the GPT has them that is whole; the first copy first."""
     size = disk.stat().st_size
+    whole = []
     with disk.open("rb") as file:
         for at in (512, size - 512):
             file.seek(at)
             head = file.read(92)
-            if head[:8] != b"EFI PART":
+            if head[:8] != b"EFI PART" or _crc(head[:16] + bytes(4) + head[20:]) != struct.unpack_from("<I", head, 16)[0]:
                 continue
-            table, count, length, _ = struct.unpack_from("<QIII", head, 72)
+            table, count, length, crc = struct.unpack_from("<QIII", head, 72)
             file.seek(table * 512)
             entries = file.read(count * length)
-            (crc,) = struct.unpack_from("<I", head, 88)
             if _crc(entries) != crc:
                 continue
             found = {}
@@ -56,8 +65,8 @@ def partitions(disk: Path) -> dict[str, Partition]:
                 first, last = struct.unpack_from("<QQ", entry, 32)
                 label = entry[56:128].decode("utf-16-le").rstrip("\0")
                 found[label] = Partition(label, first * 512, (last - first + 1) * 512)
-            return found
-    raise BadDisk("neither of the two partition tables can be read")
+            whole.append(found)
+    return whole
 
 
 def _crc(data: bytes) -> int:
@@ -271,17 +280,18 @@ class Judge:
 def mounted(disk: Path, label: str, work: Path) -> Iterator[Path]:
     """A partition's file system on a copy of it, its log recovered as at a start; needs root."""
     partition = partitions(disk)[label]
-    copy = work / f"{label}.img"
-    _copy_sparse(disk, partition, copy)
-    folder = work / f"{label}.mnt"
-    folder.mkdir(exist_ok=True)
-    # Every copy has the same UUID; two tests may look at the same time.
-    run(["mount", "-o", "loop,nouuid", copy, folder])
-    try:
-        yield folder
-    finally:
-        run(["umount", folder])
-        copy.unlink()
+    # A name of its own each time: one that is still mounted must not be overwritten.
+    with tempfile.TemporaryDirectory(prefix=f"{label}-", dir=work) as made:
+        copy, folder = Path(made) / "copy.img", Path(made) / "mounted"
+        _copy_sparse(disk, partition, copy)
+        folder.mkdir()
+        # Every copy has the same UUID; two tests may look at the same time.
+        run(["mount", "-o", "loop,nouuid", copy, folder])
+        try:
+            yield folder
+        finally:
+            # Lazily, so that a file left open fails the test and not the next mount.
+            run(["umount", "--lazy", folder])
 
 
 def _copy_sparse(disk: Path, partition: Partition, target: Path) -> None:

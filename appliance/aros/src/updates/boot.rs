@@ -9,6 +9,7 @@ use arboot::{Entries, EntriesError, Entry, Esp, Slot};
 
 use super::ring::Ring;
 use super::started::Started;
+use super::storage_main;
 use crate::config::Config;
 
 /// For so long the answer to "why is the box here" is not looked up again.
@@ -19,6 +20,8 @@ const WHY_LASTS: Duration = Duration::from_secs(30);
 pub(crate) struct Boot {
     /// How the first stage started this system; none on a machine without one.
     pub(crate) started: Option<Started>,
+    /// Why there is neither `state` nor `data` in this start, and so only the recovery system in the slot.
+    pub(crate) no_storage: Option<String>,
     /// The black box.
     pub(crate) ring: Ring,
     /// The boot entries.
@@ -43,6 +46,7 @@ impl Boot {
             .ok();
         Self {
             started,
+            no_storage: storage_main::failed(),
             ring: Ring::new(&config.blackbox),
             entries: Entries::new(Esp::new(&config.esp)),
             confirmed: AtomicBool::new(false),
@@ -99,6 +103,12 @@ impl Boot {
         let mut status =
             BootStatus { boot_id: self.ring.boot_id().to_owned(), ..BootStatus::default() };
         let Some(slot) = self.slot() else { return status };
+        if let Some(reason) = &self.no_storage {
+            // What runs is the recovery system, whichever root it came from.
+            status.slot = Slot::Recovery.to_string();
+            status.fell_back = Some(reason.clone());
+            return status;
+        }
         status.slot = slot.to_string();
         if self.confirmed.load(Ordering::Relaxed) || slot == Slot::Recovery {
             status.confirmed = true;

@@ -23,6 +23,13 @@ const LATER: Duration = Duration::from_secs(300);
 /// Confirms the slot or leaves it; then goes on probing, for the status.
 pub(crate) async fn watch(app: &App) {
     if let Some(slot) = app.updates.slot().filter(|slot| *slot != Slot::Recovery) {
+        if let Some(reason) = &app.updates.no_storage {
+            // A version that cannot open what the one before it could is left; a confirmed one is not to blame.
+            if !matches!(app.updates.is_on_trial(), Ok(false)) {
+                leave(app, slot, "storage", reason).await;
+            }
+            return;
+        }
         match app.updates.is_on_trial() {
             Ok(false) => {
                 floor::raise(&app.config, &app.updates.version());

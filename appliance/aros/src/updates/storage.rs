@@ -85,7 +85,7 @@ pub(crate) enum StorageError {
     },
     /// The TPM does not give the key.
     #[error(
-        "cannot unlock `{label}`: the TPM does not give its key, as it does only on the box and with the Secure Boot state it was made with"
+        "cannot unlock `{label}`: the TPM does not give its key, as it does only on the box and with the Secure Boot state it was made with; undo what was changed there, or reset the box"
     )]
     Unlock {
         /// Which.
@@ -94,13 +94,17 @@ pub(crate) enum StorageError {
         source: ProgramError,
     },
     /// The TPM is gone.
-    #[error("cannot unlock `{label}`: it is sealed to a TPM, and there is none")]
+    #[error(
+        "cannot unlock `{label}`: it is sealed to a TPM, and there is none; switch the TPM on in the firmware or put the disk back into its box, or reset the box"
+    )]
     NoTpm {
         /// Which.
         label: &'static str,
     },
     /// What is there cannot be mounted, not even repaired.
-    #[error("`{label}` cannot be mounted, and repairing it failed ({repair})")]
+    #[error(
+        "`{label}` cannot be mounted, and repairing it failed ({repair}); reset the box, or let somebody save what is on the disk first"
+    )]
     Damaged {
         /// Which.
         label: &'static str,
@@ -116,6 +120,16 @@ impl Storage {
     pub(crate) fn prepare(&self) -> Result<Outcome, StorageError> {
         let mut outcome = Outcome::default();
         let mut gpt = Gpt::read(&self.disk)?;
+        if !gpt.is_whole {
+            outcome.notes.push(match Gpt::mend(&self.disk) {
+                Ok(()) => {
+                    "a copy of the partition table was torn and has been mended from the other"
+                        .to_owned()
+                }
+                // The other copy serves.
+                Err(err) => arbase::Chain(&err).to_string(),
+            });
+        }
         let anew = self.to_make(&gpt)?;
         if !anew.is_empty() || !gpt.reaches_end {
             if self.finish_reset {
@@ -146,6 +160,13 @@ impl Storage {
             std::os::unix::fs::symlink(&device, &link).map_err(io("make the link", &link))?;
         }
         Ok(outcome)
+    }
+
+    /// Takes the links away again, so that nothing is mounted by them.
+    pub(crate) fn forget_links(&self) {
+        for label in LABELS {
+            std::fs::remove_file(self.links.join(label)).ok();
+        }
     }
 
     /// The partitions that are missing or hold nothing, or all of them to finish a reset.

@@ -9,12 +9,19 @@ use arboot::Event;
 use super::program;
 use super::reset;
 use super::ring::{self, Ring};
-use super::started::{self, Started};
+use super::started::{self, Mode, Started};
 use super::storage::{Storage, StorageError, in_memory};
 use arboot::gpt::{self, Gpt};
 
-/// The file that says why this start fell to recovery.
+/// Where the links `state` and `data` are made.
+const LINKS: &str = "/run/arint-storage";
+/// The file beside them that says why this start fell to recovery.
 const REASON: &str = "failed";
+
+/// Why this start has no storage; none where it has.
+pub(crate) fn failed() -> Option<String> {
+    std::fs::read_to_string(Path::new(LINKS).join(REASON)).ok()
+}
 
 /// `arint os storage`.
 #[derive(Debug, clap::Args)]
@@ -26,7 +33,7 @@ pub(crate) struct StorageArgs {
     #[arg(long, default_value = "/usr/lib/arint/repart.d")]
     definitions: PathBuf,
     /// Where the links `state` and `data` are made.
-    #[arg(long, default_value = "/run/arint-storage")]
+    #[arg(long, default_value = LINKS)]
     links: PathBuf,
 }
 
@@ -43,16 +50,19 @@ pub(crate) enum StorageMainError {
 
 /// Runs it.
 pub(crate) fn storage_main(args: &StorageArgs) -> Result<(), StorageMainError> {
-    let started = Started::read(Path::new(started::PATH));
-    match &started {
-        Ok(started) if started.in_memory() => return Ok(in_memory(Path::new("/"))?),
-        Ok(_) => {}
-        Err(err) => log::warn!(error:% = Chain(err); "how this system was started is not known"),
+    let started = Started::read(Path::new(started::PATH))
+        .inspect_err(
+            |err| log::warn!(error:% = Chain(err); "how this system was started is not known"),
+        )
+        .ok();
+    let in_recovery = started.as_ref().is_some_and(Started::in_memory);
+    if started.as_ref().is_some_and(|started| started.mode == Mode::Install) {
+        return Ok(in_memory(Path::new("/"))?);
     }
     let disk = args
         .disk
         .clone()
-        .or_else(|| started.ok().and_then(|started| started.disk))
+        .or_else(|| started.and_then(|started| started.disk))
         .or_else(boot_disk)
         .ok_or(StorageMainError::NoDisk)?;
     let ring = Ring::new(&black_box(&disk));
@@ -64,28 +74,40 @@ pub(crate) fn storage_main(args: &StorageArgs) -> Result<(), StorageMainError> {
         tpm_table: "/sys/firmware/acpi/tables/TPM2".into(),
         finish_reset: ring.records().is_ok_and(|records| reset::is_begun(&records)),
     };
-    match storage.prepare() {
-        Ok(outcome) => {
-            for text in outcome.notes {
-                log::warn!(reason = text.as_str(); "storage");
-                ring.note(Event::Note { text });
+    if in_recovery {
+        // Where both slots are exhausted, no other start would finish a reset.
+        if storage.finish_reset {
+            if let Err(err) = prepare(&storage, &ring) {
+                log::error!(error:% = Chain(&err); "the factory reset is not finished");
             }
-            if !outcome.made.is_empty() {
-                let text = format!("partitions made: {}", outcome.made.join(", "));
-                log::info!(reason = text.as_str(); "storage");
-                ring.note(Event::Note { text });
-            }
-            if storage.finish_reset {
-                ring.note(Event::Note { text: reset::FINISHED.to_owned() });
-            }
-            Ok(())
+            storage.forget_links();
         }
-        Err(err) => {
-            let text = format!("no storage, so recovery: {}", Chain(&err));
-            ring.note(Event::Note { text });
-            fall_to_recovery(&storage, &err)
-        }
+        return Ok(in_memory(Path::new("/"))?);
     }
+    match prepare(&storage, &ring) {
+        Ok(()) => Ok(()),
+        Err(err) => fall_to_recovery(&storage, &err),
+    }
+}
+
+/// Makes, unlocks and checks; the black box keeps what was done, or why it was not.
+fn prepare(storage: &Storage, ring: &Ring) -> Result<(), StorageError> {
+    let outcome = storage.prepare().inspect_err(|err| {
+        ring.note(Event::Note { text: format!("no storage, so recovery: {}", Chain(err)) });
+    })?;
+    for text in outcome.notes {
+        log::warn!(reason = text.as_str(); "storage");
+        ring.note(Event::Note { text });
+    }
+    if !outcome.made.is_empty() {
+        let text = format!("partitions made: {}", outcome.made.join(", "));
+        log::info!(reason = text.as_str(); "storage");
+        ring.note(Event::Note { text });
+    }
+    if storage.finish_reset {
+        ring.note(Event::Note { text: reset::FINISHED.to_owned() });
+    }
+    Ok(())
 }
 
 /// The black box's partition; udev has not made its link yet.

@@ -117,6 +117,25 @@ fn a_damaged_superblock_is_repaired_from_its_copy() {
 }
 
 #[test]
+fn a_torn_copy_of_the_partition_table_is_mended_at_the_next_start() {
+    let mut disk = Disk::with_image();
+    disk.storage().prepare().unwrap();
+    let whole = Gpt::read(&disk.device).unwrap();
+    let file = File::options().write(true).open(&disk.device).unwrap();
+    file.write_all_at(&[0xff; 512], 512).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    let outcome = disk.storage().prepare().unwrap();
+    assert_eq!(
+        outcome.notes,
+        ["a copy of the partition table was torn and has been mended from the other"]
+    );
+    assert_eq!(Gpt::read(&disk.device).unwrap(), whole);
+    disk.restart();
+    assert_eq!(disk.storage().prepare().unwrap(), Outcome::default());
+}
+
+#[test]
 fn a_reset_that_has_begun_is_finished_and_leaves_nothing() {
     let disk = Disk::with_image();
     disk.storage().prepare().unwrap();
