@@ -23,6 +23,23 @@ const RESERVE: u64 = 32 << 20;
 /// Read at once while serving.
 const CHUNK: usize = 128 << 10;
 
+/// Held by the one upload that is taken at a time.
+static UPLOAD: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A file in the making, which gives its room back however the making ends, unless it was renamed.
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        match std::fs::remove_file(&self.0) {
+            Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+                log::warn!(path:% = self.0.display(), error:% = err; "what was uploaded in part cannot be removed");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
 /// Where an uploaded bundle waits for its installation.
 pub(crate) fn waiting(config: &Config) -> PathBuf {
     config.data_dir.join("bundle.raucb")
@@ -58,6 +75,12 @@ pub(crate) async fn receive(
             "an installation runs; send the bundle after its end",
         ));
     }
+    let Ok(_only) = UPLOAD.try_lock() else {
+        return Err(ApiError::new(
+            ErrorCode::Conflict,
+            "another upload of a bundle runs; wait for its end",
+        ));
+    };
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
@@ -68,7 +91,9 @@ pub(crate) async fn receive(
         _ => ApiError::internal("keep the bundle", &err),
     };
     tokio::fs::create_dir_all(&config.data_dir).await.map_err(io)?;
-    // What was uploaded before and not installed gives its room.
+    // What was uploaded before and not installed gives its room, and what a power cut left of an upload.
+    let part = Part(config.data_dir.join("bundle.part"));
+    remove(&part.0).await.map_err(io)?;
     remove(&waiting(config)).await.map_err(io)?;
     if free(&config.data_dir).is_some_and(|free| free < announced.saturating_add(RESERVE)) {
         // The neighbours' copy is worth less than this update.
@@ -77,24 +102,9 @@ pub(crate) async fn receive(
     if free(&config.data_dir).is_some_and(|free| free < announced.saturating_add(RESERVE)) {
         return Err(no_room(config));
     }
-    let part = config.data_dir.join("bundle.part");
-    let stored = store(config, &part, body).await;
-    let (bytes, sha256) = match stored {
-        Ok(stored) => stored,
-        Err(refused) => {
-            tokio::fs::remove_file(&part).await.ok();
-            return Err(refused);
-        }
-    };
-    let looked_at = look(app, &part).await;
-    let found = match looked_at {
-        Ok(found) => found,
-        Err(refused) => {
-            tokio::fs::remove_file(&part).await.ok();
-            return Err(refused);
-        }
-    };
-    tokio::fs::rename(&part, waiting(config)).await.map_err(io)?;
+    let (bytes, sha256) = store(config, &part.0, body).await?;
+    let found = look(app, &part.0).await?;
+    tokio::fs::rename(&part.0, waiting(config)).await.map_err(io)?;
     File::open(&config.data_dir).await.map_err(io)?.sync_all().await.map_err(io)?;
     Ok(BundleInfo { compatible: found.compatible, version: found.version, bytes, sha256 })
 }
@@ -250,6 +260,21 @@ fn range(asked: &str, bytes: u64) -> Range {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_upload_that_ends_too_early_gives_its_room_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, whole) = (dir.path().join("bundle.part"), dir.path().join("bundle.raucb"));
+        let part = Part(path.clone());
+        std::fs::write(&part.0, "half").unwrap();
+        drop(part);
+        assert!(!path.try_exists().unwrap());
+        let part = Part(path);
+        std::fs::write(&part.0, "whole").unwrap();
+        std::fs::rename(&part.0, &whole).unwrap();
+        drop(part);
+        assert_eq!(std::fs::read(whole).unwrap(), b"whole");
+    }
 
     #[test]
     fn ranges_are_cut_to_what_is_there() {
