@@ -27,6 +27,7 @@ ip iproute2
 dbus-daemon dbus-daemon
 dbus-send dbus-bin
 setpriv util-linux
+wpa_supplicant wpasupplicant
 mkfs.xfs xfsprogs
 sfdisk fdisk
 losetup mount
@@ -57,6 +58,11 @@ zstd zstd
 openssl openssl
 sbsign sbsigntool
 ip iproute2
+avahi-daemon avahi-daemon
+avahi-browse avahi-utils
+dbus-daemon dbus-daemon
+dnsmasq dnsmasq-base
+chronyd chrony
 LIST
         ;;
     bench) wanted test; cat <<'LIST'

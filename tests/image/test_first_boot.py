@@ -12,14 +12,12 @@ import pytest
 
 from conftest import CHANNEL, SERVICE, wait_confirmed
 from harness import images, mdns, scan
-from harness.api import PASSWORD, Api, ApiError
+from harness.api import CODE, PASSWORD, Api, ApiError
 from harness.box import Box
 from harness.journal import complaints
 from harness.lan import Lan, Station
 from harness.waiting import wait_for
 
-#: What a box listens on for everybody (docs/testing-image.md).
-PORTS = [8183, 11223]
 UNITS = {"arclst.service", "arsrv.service", "arldb.service", "arwadm.service", "aros.service"}
 
 
@@ -111,14 +109,36 @@ def test_it_is_found_by_name_and_by_service_where_nobody_hands_out_addresses(fir
     name = box.api.get("/v1/system/status")["hostname"]
     address = link_local(box)
     assert mdns.boxes(station) == {name}
+    rows, resolved = wait_for("Avahi finds it", lambda: told_by_avahi(station, name), 120)
+    assert {row[2] for row in rows} == {name} and resolved["4"] == address
+    assert '"claimed=yes"' in rows[0][8] and f'"name={name}"' in rows[0][8], rows
     assert mdns.addresses(station, name) == {address}
     status, text = scan.https_get(station, address, "/v1/claim")
     assert status == 200 and json.loads(text)["node"]
 
 
+def told_by_avahi(station: Station, name: str) -> tuple[list[list[str]], dict[str, str]] | None:
+    """What Avahi on the LAN found, once it has found something and resolves the name."""
+    rows, resolved = mdns.avahi(station, name)
+    return (rows, resolved) if rows and "4" in resolved else None
+
+
 def test_only_the_documented_ports_are_open_to_the_lan(first):
     box, station = first
-    assert scan.tcp_ports(station, link_local(box)) == PORTS
+    assert scan.tcp_ports(station, link_local(box)) == scan.TCP_PORTS
+
+
+def test_nobody_without_a_log_in_is_told_anything_but_what_a_claim_needs(first):
+    box, _ = first
+    stranger = Api(box.api.host, box.api.port, box.api.channel_port)
+    for method, path in [("GET", "/v1/system/status"), ("GET", "/v1/system/network"), ("GET", "/v1/system/journal"),
+                         ("GET", "/v1/system/support/bundle"), ("GET", "/v1/objects"), ("GET", "/v1/audit"),
+                         ("POST", "/v1/system/power"), ("POST", "/v1/system/factory-reset"),
+                         ("PUT", "/v1/system/update/bundle"), ("PUT", "/v1/objects/Channel/theirs")]:
+        answer = stranger.request(method, path, {})
+        assert answer.status == 401, f"{method} {path} gave {answer.status}: {answer.body[:200]!r}"
+    assert set(stranger.get("/v1/claim")) <= {"claimed", "node", "fingerprint", "version", "recovery"}
+    assert box.api.channel("/nothing/is/here").status == 404
 
 
 def test_the_slot_is_confirmed_by_function_and_the_black_box_says_so(first):
@@ -138,11 +158,13 @@ def test_the_journal_is_clean_and_systemd_found_no_ordering_cycle(first):
     box, _ = first
     lines = box.api.journal(lines=20000, priority=7)
     assert len(lines) > 100
+    codes = [line["message"] for line in lines if CODE.search(str(line["message"]))]
+    assert len(codes) == 1 and "claim" in codes[0], "the code stands in the log of the first start, once"
     assert complaints(lines) == []
     assert complaints([{"priority": 6, "unit": "serial", "message": line} for line in box.serial().splitlines()]) == []
 
 
-def test_nothing_is_writable_but_state_data_and_memory(first):
+def test_nothing_is_writable_but_state_data_and_memory_and_no_other_port_of_udp_is_open(first):
     box, _ = first
     session = box.api.call("POST", "/v1/system/support", {"minutes": 10})
     box.mark_serial()
@@ -155,13 +177,21 @@ def test_nothing_is_writable_but_state_data_and_memory(first):
     box.mark_serial()
     box.type("stty -echo; cat /proc/self/mountinfo; echo END-OF-\"\"LIST\n")
     box.wait_serial("END-OF-LIST\r\n", 60)
+    mounts = box.serial()
+    box.mark_serial()
+    box.type("cat /proc/net/udp /proc/net/udp6; echo END-OF-\"\"PORTS\n")
+    box.wait_serial("END-OF-PORTS\r\n", 60)
+    sockets = re.findall(r"^ *\d+: ([0-9A-F]+):([0-9A-F]{4}) ([0-9A-F]+):0000 07 ", box.serial(), re.MULTILINE)
+    # Addresses are little-endian there: 127.0.0.0/8 ends with 7F.
+    everybody = {int(port, 16) for here, port, _ in sockets if not (len(here) == 8 and here.endswith("7F"))}
+    assert {5353, 123} <= everybody <= scan.UDP_PORTS, box.serial()
     writable = {}
-    for line in box.serial().splitlines():
+    for line in mounts.splitlines():
         match = re.match(r"^\d+ \d+ \S+ \S+ (\S+) (\S+) .*- (\S+) (\S+) (\S+)", line)
         if match and "rw" in match[2].split(",") and "rw" in match[5].split(","):
             writable[match[1]] = match[3]
     box.type("exit\n")
-    assert writable, box.serial()
+    assert writable, mounts
     memory = {"tmpfs", "proc", "sysfs", "devtmpfs", "devpts", "cgroup2", "mqueue", "hugetlbfs", "debugfs", "tracefs",
               "securityfs", "pstore", "bpf", "configfs", "fusectl", "ramfs", "binfmt_misc", "autofs", "efivarfs",
               "overlay"}
@@ -190,8 +220,6 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(first):
 
 def test_a_claimed_box_shows_no_code_any_more(first):
     box, _ = first
-    from harness.api import CODE
-
     assert CODE.findall(box.serial()) == []
 
 

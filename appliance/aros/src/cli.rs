@@ -24,6 +24,8 @@ enum OsCommand {
     Storage(updates::StorageArgs),
     /// Give the box its own name, before anything asks for it.
     Name(system::NameArgs),
+    /// Tell the time to the LAN, and find out who there knows it better.
+    Time(system::TimeArgs),
     /// Bring every store to this version on a copy, or find again what falling back needs.
     Migrate(updates::MigrateArgs),
     /// Copy the running root to the recovery partition, once.
@@ -40,6 +42,7 @@ pub fn main(args: &OsArgs, stores: &[updates::Store]) -> ExitCode {
         OsCommand::Install(args) => install::install_main(args).map_err(Into::into),
         OsCommand::Storage(args) => updates::storage_main(args).map_err(Into::into),
         OsCommand::Name(args) => system::name_main(args).map_err(Into::into),
+        OsCommand::Time(args) => system::time_main(args).map_err(Into::into),
         OsCommand::Migrate(args) => updates::migrate_main(args, stores).map_err(Into::into),
         OsCommand::RecoveryFill(args) => updates::recovery_fill_main(args).map_err(Into::into),
         OsCommand::Seed(args) => updates::seed_main(args).map_err(Into::into),

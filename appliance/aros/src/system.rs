@@ -2,8 +2,10 @@
 //!
 //! The network and the settings come from files of this unit at the start, and from the store as soon as it answers.
 
+mod announce;
 mod bundle;
 mod bus;
+mod clock;
 mod console;
 mod disks;
 mod identity;
@@ -16,6 +18,7 @@ mod status;
 mod support;
 mod units;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +34,7 @@ use axum::Json;
 use axum::routing::{get, post};
 use tokio::sync::Notify;
 
+pub(crate) use self::clock::answer::{TimeArgs, time_main};
 use self::identity::{Identity, IdentityError};
 pub(crate) use self::name::{NameArgs, name_main};
 use crate::config::Config;
@@ -53,6 +57,7 @@ pub(crate) struct State {
     identity_problem: Option<String>,
     network: network::Network,
     settings: settings::Settings,
+    announcement: announce::Announcement,
     support: support::Support,
     board: status::Board,
     consoles: Vec<PathBuf>,
@@ -83,6 +88,7 @@ impl State {
             identity_problem,
             network: network::Network::open(&config.state_dir, trial),
             settings: settings::Settings::open(&config.state_dir),
+            announcement: announce::Announcement::default(),
             support: support::Support::new(),
             board,
             consoles,
@@ -126,6 +132,7 @@ pub(crate) async fn run(app: Arc<App>, stop: Stop) {
         app.system.network.watch_trials(&app, stop.clone()),
         app.system.support.run(&app, stop.clone()),
         app.system.settings.settle(&app, stop.clone()),
+        clock::run(&app, stop.clone()),
         console::run(&app, stop.clone()),
         follow_store(&app, stop),
     );
@@ -164,7 +171,7 @@ async fn follow_store(app: &App, stop: Stop) {
 /// Takes in what the store says, until it ends.
 async fn watch(app: &App, node: &ObjectName) -> Result<(), ClientError> {
     let store = &app.system.store;
-    let mut events = store.watch(&[Kind::System, Kind::Network]).await?;
+    let mut events = store.watch(&[Kind::System, Kind::Network, Kind::User]).await?;
     let mut objects: Vec<Object> = Vec::new();
     while let Some(event) = events.next().await? {
         match event {
@@ -190,6 +197,8 @@ async fn watch(app: &App, node: &ObjectName) -> Result<(), ClientError> {
             _ => SystemSpec::default(),
         };
         app.system.settings.see(app, system).await;
+        let claimed = objects.iter().any(|object| object.kind == Kind::User);
+        app.system.announcement.see(app, claimed).await;
         let seen = network::NetworkSeen {
             own: find(Kind::Network, node.as_str()),
             default: find(Kind::Network, DEFAULT),
@@ -197,6 +206,15 @@ async fn watch(app: &App, node: &ObjectName) -> Result<(), ClientError> {
         app.system.network.see(app, store, seen).await?;
     }
     Ok(())
+}
+
+/// Writes a file that other users' services read, whole or not at all, whatever this unit's own mask is.
+fn write_public(path: &Path, text: &str) -> std::io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temp = path.with_file_name(format!(".{name}.new"));
+    std::fs::write(&temp, text)?;
+    std::fs::set_permissions(&temp, std::fs::Permissions::from_mode(0o644))?;
+    std::fs::rename(&temp, path)
 }
 
 /// Keeps an event in the black box; it is durable when this returns.
@@ -210,4 +228,21 @@ pub(crate) async fn record(app: &App, event: Event) {
 /// Keeps a sentence in the black box.
 pub(crate) async fn note(app: &App, text: &str) {
     record(app, Event::Note { text: text.to_owned() }).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_systemd_s_daemons_read_can_be_read_by_them_whatever_the_mask_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.network");
+        let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+        write_public(&path, "text").unwrap();
+        nix::sys::stat::umask(before);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "text");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+    }
 }

@@ -104,7 +104,7 @@ fn begin(app: &App, why: String) {
         ClaimCode::random()
     });
     // See `show_code` for why a code may stand in the log; this one dies with the recovery system.
-    log::warn!(code = code.shown(), reason = why; "this is the recovery system; log in as `recovery` with this code");
+    log::warn!(reason = why; "this is the recovery system; log in as `recovery` with the code {}", code.shown());
     app.enter_recovery(Recovery { why, code, log_ins: Mutex::default() });
 }
 

@@ -713,7 +713,7 @@ fn show_code(app: &App, runtime_dir: &Path) {
     });
     // Secrets never reach a log, and this one does on purpose: a box without a screen is claimed by whoever can read
     // its serial console or journal.  It opens one door once, and is worth nothing after the claim.
-    log::warn!(code = code.shown(), path:% = path.display(); "this box is not claimed; claim it with this code");
+    log::warn!(path:% = path.display(); "this box is not claimed; claim it with the code {}", code.shown());
     *app.code.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
 }
 

@@ -64,6 +64,8 @@ class Lan:
     rules: dict[tuple[str, str], Rule] = field(default_factory=dict)
     #: Frames that came from each port.
     frames: dict[str, int] = field(default_factory=dict)
+    #: Access ports: the VLAN (IEEE 802.1Q) that a port is in without knowing it; all others are trunks.
+    vlans: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -132,6 +134,8 @@ class Lan:
         if len(frame) < 14:
             return
         self.frames[source] = self.frames.get(source, 0) + 1
+        if source in self.vlans:
+            frame = frame[:12] + self._tag(source) + frame[12:]
         now = time.time()
         self._pcap.write(struct.pack("<IIII", int(now), int(now % 1 * 1e6), len(frame), len(frame)) + frame)
         to, sender = frame[:6], frame[6:12]
@@ -152,7 +156,14 @@ class Lan:
             late = rule.delay + self._dice.random() * rule.jitter
             self._loop.call_later(late, self._deliver, target, frame) if late else self._deliver(target, frame)
 
+    def _tag(self, port: str) -> bytes:
+        return b"\x81\x00" + self.vlans[port].to_bytes(2, "big")
+
     def _deliver(self, target: str, frame: bytes) -> None:
+        if target in self.vlans:
+            if frame[12:14] != b"\x81\x00" or int.from_bytes(frame[14:16], "big") & 0xFFF != self.vlans[target]:
+                return
+            frame = frame[:12] + frame[16:]
         writer = self._ports[target].writer
         if writer is not None and writer.transport.get_write_buffer_size() < BACKLOG:
             writer.write(len(frame).to_bytes(4, "big") + frame)
@@ -171,6 +182,7 @@ class Station:
         words = [tool("unshare"), "--user", "--map-root-user", "--net", "--mount", sys.executable, "-u",
                  "-m", "harness.lan", str(lan.port(name)), json.dumps(addresses)]
         here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        self._started: list[subprocess.Popen[bytes]] = []
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=here)
         assert self._process.stdout is not None
         line = self._process.stdout.readline().decode().strip()
@@ -179,9 +191,21 @@ class Station:
                                f"/dev/net/tun have to be allowed (kernel.unprivileged_userns_clone=1, modprobe tun)")
         self.pid = int(line.split()[1])
 
+    def _inside(self, *argv: str) -> list[str]:
+        return [tool("nsenter"), "--target", str(self.pid), "--user", "--net", "--preserve-credentials", *argv]
+
+    def start(self, *argv: str, log: Path) -> None:
+        """Starts a server on the station; it ends with it."""
+        with log.open("ab") as file:
+            process = subprocess.Popen(self._inside(*argv), stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        time.sleep(0.5)
+        if process.poll() is not None:
+            raise RuntimeError(f"`{' '.join(argv)}` on the station ended at once: {log.read_text(errors='replace')[-800:]}")
+        self._started.append(process)
+
     def run(self, *argv: str, seconds: float = 30, check: bool = True) -> str:
         """Runs a program on the station and gives what it printed."""
-        words = [tool("nsenter"), "--target", str(self.pid), "--user", "--net", "--preserve-credentials", *argv]
+        words = self._inside(*argv)
         done = subprocess.run(words, capture_output=True, timeout=seconds * patience(), check=False)
         if check and done.returncode != 0:
             raise RuntimeError(f"`{' '.join(argv)}` on the station ended with {done.returncode}: "
@@ -194,6 +218,9 @@ class Station:
 
     def close(self) -> None:
         """Unplugs it."""
+        for process in self._started:
+            process.kill()
+            process.wait()
         self._process.kill()
         self._process.wait()
 

@@ -1,8 +1,9 @@
-"""Multicast DNS as a stranger on the LAN asks it; runs on a `Station`."""
+"""Multicast DNS as a stranger on the LAN asks it, and as Avahi does; runs on a `Station`."""
 
 from typing import Any
 
 from harness.lan import Station
+from harness.tools import tool
 
 ASK = r"""
 import json, socket, struct, sys, time
@@ -78,3 +79,34 @@ def boxes(station: Station, seconds: float = 4) -> set[str]:
 def addresses(station: Station, host: str, seconds: float = 4) -> set[str]:
     """The IPv4 addresses of `<host>.local`."""
     return {row[2] for row in ask(station, f"{host}.local", A, seconds) if row[1] == A and row[0].lower() == f"{host}.local".lower()}
+
+
+AVAHI = r"""set -eu
+mount -t tmpfs none /run
+mkdir /run/dbus /run/avahi-daemon
+printf '[server]\nuse-ipv4=yes\nuse-ipv6=yes\n[publish]\ndisable-publishing=yes\n' >/run/avahi.conf
+dbus-daemon --session --address=unix:path=/run/dbus/bus --nofork --nopidfile >/dev/null 2>&1 &
+while ! [ -S /run/dbus/bus ]; do sleep 0.1; done
+export DBUS_SYSTEM_BUS_ADDRESS=unix:path=/run/dbus/bus
+avahi-daemon --no-drop-root --no-chroot --no-rlimits --no-proc-title -f /run/avahi.conf >/run/avahi.log 2>&1 &
+seconds=$1
+for try in 1 2 3 4 5 6 7 8 9 10; do
+    sleep 1
+    avahi-browse --version >/dev/null && timeout 2 avahi-browse -t _none._tcp >/dev/null 2>&1 && break
+done
+timeout "$seconds" avahi-browse --resolve --parsable --no-db-lookup _arint._tcp 2>/dev/null | grep '^=' || true
+if [ $# -gt 1 ]; then avahi-resolve-host-name -4 "$2" || true; avahi-resolve-host-name -6 "$2" || true; fi
+kill %1 %2
+"""
+
+
+def avahi(station: Station, host: str, seconds: int = 8) -> tuple[list[list[str]], dict[str, str]]:
+    """What Avahi on the station finds: the instances of `_arint._tcp` (interface, protocol, name, type, domain, host,
+    address, port, text) and the addresses of `<host>.local` by family."""
+    for name in ("avahi-daemon", "avahi-browse", "dbus-daemon"):
+        tool(name)
+    text = station.run("unshare", "--mount", "--pid", "--fork", "bash", "-c", AVAHI, "avahi", str(seconds), f"{host}.local",
+                       seconds=seconds + 60)
+    found = [line.split(";")[1:] for line in text.splitlines() if line.startswith("=")]
+    names = [line.split("\t") for line in text.splitlines() if line.startswith(f"{host}.local\t")]
+    return found, {"6" if ":" in address else "4": address for _, address in names}

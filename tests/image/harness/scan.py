@@ -1,6 +1,11 @@
-"""Every TCP port of a box, tried from the LAN; runs on a `Station`."""
+"""What a box answers to the LAN: every TCP port, its console, its time; runs on a `Station`."""
 
 from harness.lan import Station
+
+#: What a box listens on for everybody (docs/user/admin/security-of-the-box.md).
+TCP_PORTS = [8183, 11223]
+#: The same of UDP: multicast DNS, time; 68 and 546 are the box's own questions to DHCP servers.
+UDP_PORTS = {5353, 123, 68, 546}
 
 SCAN = r"""
 import asyncio, json, sys
@@ -40,3 +45,26 @@ def https_get(station: Station, address: str, path: str) -> tuple[int, str]:
     """One request to the console, from the LAN."""
     status, text = station.python(GET, address, path, seconds=60)
     return int(status), str(text)
+
+
+NTP = r"""
+import json, socket, struct, sys, time
+family, kind, _, _, where = socket.getaddrinfo(sys.argv[1], 123, type=socket.SOCK_DGRAM)[0]
+s = socket.socket(family, kind); s.settimeout(5)
+sent = time.time()
+s.sendto(b"\x23" + bytes(39) + b"12345678", where)
+try:
+    data = s.recv(200)
+except (TimeoutError, ConnectionError):
+    print("null"); sys.exit()
+got = time.time()
+assert len(data) == 48 and data[24:32] == b"12345678" and data[0] & 7 == 4, data
+seconds, fraction = struct.unpack("!II", data[40:48])
+print(json.dumps([data[1], seconds - 2208988800 + fraction / 2**32 - (sent + got) / 2]))
+"""
+
+
+def ntp(station: Station, address: str) -> tuple[int, float] | None:
+    """The stratum of a box's clock and how far it is from the station's, seconds; None if it does not say."""
+    told = station.python(NTP, address)
+    return (int(told[0]), float(told[1])) if told else None

@@ -24,6 +24,12 @@ PACKAGES = {
     "unshare": "util-linux",
     "nsenter": "util-linux",
     "ip": "iproute2",
+    "avahi-daemon": "avahi-daemon",
+    "avahi-browse": "avahi-utils",
+    "dbus-daemon": "dbus-daemon",
+    "dnsmasq": "dnsmasq-base",
+    "chronyd": "chrony",
+    "wpa_supplicant": "wpasupplicant",
 }
 
 OVMF = Path("/usr/share/OVMF")

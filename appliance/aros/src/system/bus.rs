@@ -39,6 +39,7 @@ pub(crate) trait Systemd {
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn try_restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn reload_or_try_restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
 }
 
 /// The host name's service.
@@ -66,6 +67,11 @@ pub(crate) trait Timedate {
     fn ntp_synchronized(&self) -> zbus::Result<bool>;
 }
 
+/// The last answer of a time server: leap, version, mode, stratum, precision, root delay and dispersion, reference,
+/// four moments, whether it was ignored, number of packets, jitter.
+pub(crate) type NtpMessage =
+    (u32, u32, u32, u32, i32, u64, u64, Vec<u8>, u64, u64, u64, u64, bool, u64, u64);
+
 /// The time synchronisation.
 #[zbus::proxy(
     interface = "org.freedesktop.timesync1.Manager",
@@ -77,6 +83,8 @@ pub(crate) trait Timesync {
     fn server_name(&self) -> zbus::Result<String>;
     #[zbus(property)]
     fn server_address(&self) -> zbus::Result<(i32, Vec<u8>)>;
+    #[zbus(property, name = "NTPMessage")]
+    fn ntp_message(&self) -> zbus::Result<NtpMessage>;
 }
 
 /// The network's service.

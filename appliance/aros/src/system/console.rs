@@ -110,14 +110,8 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// Keeps the banner up to date until told to stop.
 pub(crate) async fn run(app: &App, stop: Stop) {
     let mut shown: Option<Banner> = None;
-    let mut code_logged = false;
     loop {
         let banner = now(app).await;
-        if let Some(code) = banner.code.as_deref().filter(|_| !code_logged) {
-            // Once, for who reads the first start's journal on a serial line or over the network.
-            log::info!(user = code; "box waits to be claimed with this code");
-            code_logged = true;
-        }
         if app.system.support.is_open() {
             shown = None;
         } else if shown.as_ref() != Some(&banner) {

@@ -154,6 +154,17 @@ mod tests {
     }
 
     #[test]
+    fn sixteen_boxes_of_one_image_have_sixteen_names() {
+        let names: std::collections::BTreeSet<String> = (0..16)
+            .map(|_| {
+                let dir = tempfile::tempdir().unwrap();
+                Identity::open(dir.path()).unwrap().default_hostname()
+            })
+            .collect();
+        assert_eq!(names.len(), 16);
+    }
+
+    #[test]
     fn a_file_that_holds_no_key_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);

@@ -343,10 +343,7 @@ fn write_files(dir: &Path, files: &[render::File]) -> std::io::Result<Vec<String
         if std::fs::read_to_string(&path).is_ok_and(|old| old == file.text) {
             continue;
         }
-        // networkd may read at any moment: a file is there whole or not at all.
-        let temp = dir.join(format!(".{}.new", file.name));
-        std::fs::write(&temp, &file.text)?;
-        std::fs::rename(&temp, &path)?;
+        super::write_public(&path, &file.text)?;
     }
     Ok(gone)
 }
@@ -389,7 +386,7 @@ pub(crate) async fn links(bus: &zbus::Connection) -> Vec<Link> {
     let mut links = kernel_links();
     for link in &mut links {
         if let Some(known) = described.interfaces.iter().find(|known| known.name == link.name) {
-            link.gateways = known.gateways();
+            link.gateways = known.gateways(&described.routes);
             link.dns = known.dns();
         }
     }
@@ -441,6 +438,8 @@ mod described {
     #[serde(rename_all = "PascalCase", default)]
     pub(super) struct Network {
         pub(super) interfaces: Vec<Interface>,
+        /// Those through a next hop of their own, which say no interface (router advertisements).
+        pub(super) routes: Vec<Route>,
     }
 
     #[derive(Debug, Default, Deserialize)]
@@ -450,6 +449,7 @@ mod described {
         #[serde(rename = "DNS")]
         dns: Vec<Server>,
         routes: Vec<Route>,
+        next_hops: Vec<NextHop>,
     }
 
     #[derive(Debug, Default, Deserialize)]
@@ -460,8 +460,18 @@ mod described {
 
     #[derive(Debug, Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
-    struct Route {
+    pub(super) struct Route {
         destination_prefix_length: u8,
+        gateway: Option<Vec<u8>>,
+        #[serde(rename = "NextHopID")]
+        next_hop: Option<u32>,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
+    struct NextHop {
+        #[serde(rename = "ID")]
+        id: u32,
         gateway: Option<Vec<u8>>,
     }
 
@@ -476,15 +486,23 @@ mod described {
             self.dns.iter().filter_map(|server| address(&server.address)).collect()
         }
 
-        pub(super) fn gateways(&self) -> Vec<String> {
+        /// The gateways of the default routes; `shared` are the routes that no interface lists.
+        pub(super) fn gateways(&self, shared: &[Route]) -> Vec<String> {
             let mut gateways: Vec<String> = self
                 .routes
                 .iter()
+                .chain(shared)
                 .filter(|route| route.destination_prefix_length == 0)
-                .filter_map(|route| address(route.gateway.as_deref()?))
+                .filter_map(|route| address(self.gateway(route)?))
                 .collect();
+            gateways.sort_by_key(|gateway| gateway.contains(':'));
             gateways.dedup();
             gateways
+        }
+
+        fn gateway<'a>(&'a self, route: &'a Route) -> Option<&'a [u8]> {
+            let hop = || self.next_hops.iter().find(|hop| Some(hop.id) == route.next_hop);
+            route.gateway.as_deref().or_else(|| hop()?.gateway.as_deref())
         }
     }
 }
@@ -513,6 +531,27 @@ mod tests {
             let output = std::process::Command::new(&systemd).args(["--", name]).output().unwrap();
             assert_eq!(escaped(name), String::from_utf8(output.stdout).unwrap().trim());
         }
+    }
+
+    #[test]
+    fn a_gateway_is_named_by_its_route_or_by_the_next_hop_of_a_route_that_no_interface_lists() {
+        // As networkd 257 answers after DHCP and a router advertisement.
+        let text = r#"{"Interfaces":[
+            {"Name":"end0","DNS":[{"Family":2,"Address":[192,0,2,53]}],
+             "NextHops":[{"ID":7,"Gateway":[254,128,0,0,0,0,0,0,0,0,0,0,0,0,0,2]}],
+             "Routes":[{"DestinationPrefixLength":0,"Gateway":[192,0,2,1]},{"DestinationPrefixLength":24}]},
+            {"Name":"end1","Routes":[]}],
+            "Routes":[{"DestinationPrefixLength":0,"NextHopID":7}]}"#;
+        let network: described::Network = serde_json::from_str(text).unwrap();
+        let told = |at: usize| {
+            let interface = network.interfaces.get(at).unwrap();
+            (interface.gateways(&network.routes), interface.dns())
+        };
+        assert_eq!(
+            told(0),
+            (vec!["192.0.2.1".to_owned(), "fe80::2".to_owned()], vec!["192.0.2.53".to_owned()])
+        );
+        assert_eq!(told(1), (vec![], vec![]));
     }
 
     #[test]

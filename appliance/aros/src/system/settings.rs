@@ -26,6 +26,8 @@ const ZONES: &str = "/usr/share/zoneinfo";
 pub(crate) struct Settings {
     file: PathBuf,
     spec: Mutex<SystemSpec>,
+    /// Who on the LAN knows the time, the best clock first (see [`super::clock`]).
+    neighbours: Mutex<Vec<String>>,
     problems: Mutex<Vec<String>>,
     /// A service of the operating system did not answer: it may later.
     unsettled: AtomicBool,
@@ -52,6 +54,7 @@ impl Settings {
         Self {
             file: path,
             spec: Mutex::new(spec),
+            neighbours: Mutex::default(),
             problems: Mutex::default(),
             unsettled: AtomicBool::new(false),
         }
@@ -85,6 +88,20 @@ impl Settings {
         self.apply(app).await;
     }
 
+    /// Takes in who on the LAN knows the time.
+    pub(crate) async fn see_neighbours(&self, app: &App, found: Vec<String>) {
+        let before = std::mem::replace(
+            &mut *self.neighbours.lock().unwrap_or_else(PoisonError::into_inner),
+            found.clone(),
+        );
+        if before != found {
+            log::info!(neighbours:? = found; "time from neighbours, where no server is known");
+            if set_ntp(app, &self.spec().ntp, &found).await.is_err() {
+                self.unsettled.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Tries again what a service of the operating system did not take, until told to stop.
     pub(crate) async fn settle(&self, app: &App, stop: Stop) {
         loop {
@@ -112,7 +129,8 @@ impl Settings {
         if known {
             problems.extend(set_timezone(app, zone).await.err());
         }
-        problems.extend(set_ntp(app, &spec.ntp).await.err());
+        let neighbours = self.neighbours.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        problems.extend(set_ntp(app, &spec.ntp, &neighbours).await.err());
         self.unsettled.store(!problems.is_empty(), Ordering::Relaxed);
         if !known {
             problems.push(format!(
@@ -121,6 +139,7 @@ impl Settings {
         }
         *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
         app.system.changed.notify_waiters();
+        app.system.announcement.apply(app).await;
     }
 }
 
@@ -152,25 +171,27 @@ async fn set_timezone(app: &App, zone: &str) -> Result<(), String> {
     })
 }
 
-/// The part of timesyncd's config that a spec asks for; none where it asks for nothing.
-fn timesyncd_conf(ntp: &[String]) -> Option<String> {
-    let servers = ntp.join(" ");
-    (!ntp.is_empty()).then(|| {
-        format!(
-            "# Made by aros from the System object; changes here are lost.\n[Time]\nNTP={servers}\n"
-        )
+/// The part of timesyncd's config that a spec asks for; none where it asks for nothing.  Neighbours are asked only where
+/// neither the spec nor DHCP names a server.
+fn timesyncd_conf(ntp: &[String], neighbours: &[String]) -> Option<String> {
+    let line = |key: &str, servers: &[String]| {
+        if servers.is_empty() { String::new() } else { format!("{key}={}\n", servers.join(" ")) }
+    };
+    let lines = line("NTP", ntp) + &line("FallbackNTP", neighbours);
+    (!lines.is_empty()).then(|| {
+        format!("# Made by aros from the System object; changes here are lost.\n[Time]\n{lines}")
     })
 }
 
-async fn set_ntp(app: &App, ntp: &[String]) -> Result<(), String> {
+async fn set_ntp(app: &App, ntp: &[String], neighbours: &[String]) -> Result<(), String> {
     let path = Path::new(TIMESYNCD);
-    let wanted = timesyncd_conf(ntp);
+    let wanted = timesyncd_conf(ntp, neighbours);
     if std::fs::read_to_string(path).ok() == wanted {
         return Ok(());
     }
     let written = match &wanted {
         Some(text) => std::fs::create_dir_all(path.parent().unwrap_or(path))
-            .and_then(|()| std::fs::write(path, text)),
+            .and_then(|()| super::write_public(path, text)),
         None => std::fs::remove_file(path),
     };
     let failed = |err: &dyn std::error::Error| {
@@ -193,11 +214,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ntp_servers_of_the_object_come_before_those_of_dhcp() {
-        assert_eq!(timesyncd_conf(&[]), None);
+    fn ntp_servers_of_the_object_come_before_those_of_dhcp_and_neighbours_last() {
+        let head = "# Made by aros from the System object; changes here are lost.\n[Time]\n";
+        let servers = ["192.0.2.1".to_owned(), "ntp.example".to_owned()];
+        let neighbours = ["fe80::1%end0".to_owned()];
+        assert_eq!(timesyncd_conf(&[], &[]), None);
         assert_eq!(
-            timesyncd_conf(&["192.0.2.1".to_owned(), "ntp.example".to_owned()]).unwrap(),
-            "# Made by aros from the System object; changes here are lost.\n[Time]\nNTP=192.0.2.1 ntp.example\n"
+            timesyncd_conf(&servers, &[]).unwrap(),
+            format!("{head}NTP=192.0.2.1 ntp.example\n")
+        );
+        assert_eq!(
+            timesyncd_conf(&servers, &neighbours).unwrap(),
+            format!("{head}NTP=192.0.2.1 ntp.example\nFallbackNTP=fe80::1%end0\n")
         );
     }
 }

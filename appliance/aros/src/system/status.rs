@@ -51,9 +51,7 @@ pub(crate) async fn status(app: &App) -> Status {
         hostname: hostname(),
         fingerprint: app.system.identity.fingerprint(),
         board: app.system.board.id.clone(),
-        version: os_release("IMAGE_VERSION")
-            .or_else(|| os_release("VERSION_ID"))
-            .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
+        version: version(),
         kernel: first_line("/proc/sys/kernel/osrelease"),
         uptime_s: uptime_s(&first_line("/proc/uptime")),
         boot,
@@ -93,6 +91,13 @@ pub(crate) fn hostname() -> String {
 fn first_line(path: &str) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+/// The image's version.
+pub(crate) fn version() -> String {
+    os_release("IMAGE_VERSION")
+        .or_else(|| os_release("VERSION_ID"))
+        .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned())
 }
 
 /// A value of os-release(5).

@@ -157,11 +157,31 @@ fn line(text: &mut String, key: &str, value: impl std::fmt::Display) {
 
 /// The config of wpa_supplicant for one wireless network.
 pub(crate) fn wpa_supplicant(ssid: &str, passphrase: &str) -> String {
-    let hex: String = ssid.bytes().map(|byte| format!("{byte:02x}")).collect();
-    // The name in hexadecimal needs no quoting; a quoted passphrase ends at the last quote of its line.
+    // In hexadecimal nothing needs quoting; wpa_supplicant takes a `#` after a quoted `"` for a comment.
+    let (name, password) = (hex(ssid.as_bytes()), hex(passphrase.as_bytes()));
+    let psk = hex(&psk(ssid, passphrase));
     format!(
-        "# Made by aros from the Network object; changes here are lost.\nctrl_interface=/run/wpa_supplicant\nupdate_config=0\n\nnetwork={{\n\tssid={hex}\n\tscan_ssid=1\n\tkey_mgmt=WPA-PSK SAE\n\tieee80211w=1\n\tpsk=\"{passphrase}\"\n}}\n"
+        "# Made by aros from the Network object; changes here are lost.\nctrl_interface=/run/wpa_supplicant\nupdate_config=0\n\nnetwork={{\n\tssid={name}\n\tscan_ssid=1\n\tkey_mgmt=WPA-PSK SAE\n\tieee80211w=1\n\tpsk={psk}\n\tsae_password={password}\n}}\n"
     )
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The key of WPA2 that a passphrase stands for (IEEE 802.11, annex J.4).
+fn psk(ssid: &str, passphrase: &str) -> [u8; 32] {
+    let mut key = [0; 32];
+    let rounds = std::num::NonZeroU32::MIN.saturating_add(4095);
+    let salt = ssid.as_bytes();
+    ring::pbkdf2::derive(
+        ring::pbkdf2::PBKDF2_HMAC_SHA1,
+        rounds,
+        salt,
+        passphrase.as_bytes(),
+        &mut key,
+    );
+    key
 }
 
 /// The wireless interface of a spec and its network's name.

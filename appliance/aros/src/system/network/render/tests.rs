@@ -229,7 +229,8 @@ fn a_wireless_network_goes_to_wpa_supplicant_with_its_name_in_hexadecimal() {
     );
     assert_eq!(wifi(&spec), Some(("wlan0", "Werk \"2\"")));
     assert_eq!(
-        wpa_supplicant("Werk \"2\"", "pass\"phrase"),
+        wpa_supplicant("Werk \"2\"", "pass\"phrase\"")
+            .replace(&hex(&psk("Werk \"2\"", "pass\"phrase\"")), "PSK"),
         "# Made by aros from the Network object; changes here are lost.
 ctrl_interface=/run/wpa_supplicant
 update_config=0
@@ -239,9 +240,51 @@ network={
 \tscan_ssid=1
 \tkey_mgmt=WPA-PSK SAE
 \tieee80211w=1
-\tpsk=\"pass\"phrase\"
+\tpsk=PSK
+\tsae_password=706173732270687261736522
 }
 "
+    );
+}
+
+#[test]
+fn wpa_supplicant_itself_reads_what_is_handed_to_it() {
+    let program = artest::tool("wpa_supplicant", "wpasupplicant");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wpa.conf");
+    for (ssid, passphrase) in [("Plant", "pass\"word\\x #1"), ("Werk \"2\" \u{fc}", "12345678")] {
+        std::fs::write(&path, wpa_supplicant(ssid, passphrase)).unwrap();
+        // There is no such interface: it ends as soon as it has read its config, and says what it read.
+        let output = std::process::Command::new(&program)
+            .args(["-dd", "-K", "-D", "none", "-i", "none0", "-c"])
+            .arg(&path)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(!said.contains("Failed to read or parse configuration"), "{said}");
+        // The name and the passphrase as it took them, in hexadecimal.
+        let read = |what: &str| {
+            let mut lines = said.lines().skip_while(|line| !line.starts_with(what));
+            let length = lines.next().unwrap().rsplit_once("len=").unwrap().1;
+            let hex: String = lines
+                .take_while(|line| line.starts_with("     "))
+                .flat_map(|line| line.chars().skip(5).take(48).filter(|c| !c.is_whitespace()))
+                .collect();
+            (length.trim_end_matches("):").parse::<usize>().unwrap(), hex)
+        };
+        let hex = |text: &str| hex(text.as_bytes());
+        assert_eq!(read("ssid - hexdump_ascii"), (ssid.len(), hex(ssid)));
+        assert_eq!(read("sae_password - hexdump_ascii"), (passphrase.len(), hex(passphrase)));
+        assert!(said.contains("PSK - hexdump(len=32)"), "{said}");
+        assert!(said.contains("key_mgmt: 0x402"), "WPA2 and WPA3: {said}");
+    }
+}
+
+#[test]
+fn a_key_is_made_of_a_passphrase_as_the_standard_s_own_example() {
+    assert_eq!(
+        hex(&psk("IEEE", "password")),
+        "f42c6fc52df0ebef9ebb4b90b38a5f902e83fe1b135a70e23aed762e9710a12e"
     );
 }
 
