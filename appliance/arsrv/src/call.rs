@@ -4,13 +4,17 @@
 //! A door turns what came in into a [`Call`]; [`Invoker::call`] gets it run in a worker; the door
 //! turns the [`Outcome`] into bytes.  Neither side knows how the other does its part.
 
+use std::any::Any;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arapi::names::Cid;
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 
 /// One call of a service.
 #[derive(Debug, Clone)]
@@ -19,14 +23,16 @@ pub struct Call {
     pub service: Arc<str>,
     /// The request it belongs to.
     pub cid: Cid,
-    /// How it came, in the words of 3.2: `http-soap`, `invoke`.
+    /// How it came, in the words of 3.2: `http-soap`, `invoke`, `invoke-async`, …
     pub channel: &'static str,
-    /// `json`, `form`, `dict` or nothing.
+    /// `json`, `form`, `xml`, `csv`, `hl7`, `dict` or nothing.
     pub data_format: &'static str,
     /// The HTTP method, if it came by HTTP.
     pub method: Option<&'static str>,
     /// The `http` document of docs/worker-protocol.md; empty if it did not come by HTTP.
     pub http: Bytes,
+    /// What the caller passed along beside the payload, a JSON object; empty if nothing.
+    pub environ: Bytes,
     /// What was sent.
     pub body: Bytes,
     /// When its caller stops waiting; the service's own limit may be earlier.
@@ -36,10 +42,12 @@ pub struct Call {
 }
 
 /// What came of a call.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Outcome {
     /// The service answered.
     Done(Reply),
+    /// The service answers piece by piece; the reply's body is the first.
+    Streamed(Reply, Pieces),
     /// It failed, or could not be run.
     Failed(Failure),
 }
@@ -55,6 +63,44 @@ pub struct Reply {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
+}
+
+/// The rest of a streamed answer.  Dropping this ends the service's generator: its client has gone away.
+pub struct Pieces {
+    rest: BoxStream<'static, Result<Bytes, BrokenOff>>,
+    held: Vec<Box<dyn Any + Send>>,
+}
+
+/// A streamed answer ended before it was complete.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the answer broke off: {0}")]
+pub struct BrokenOff(pub String);
+
+impl Pieces {
+    /// Pieces as they come.
+    pub fn new(rest: BoxStream<'static, Result<Bytes, BrokenOff>>) -> Self {
+        Self { rest, held: Vec::new() }
+    }
+
+    /// Keeps something until the answer has ended.
+    pub fn hold(&mut self, held: impl Any + Send) {
+        self.held.push(Box::new(held));
+    }
+
+    /// The next piece.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        let next = self.rest.as_mut().poll_next(cx);
+        if let Poll::Ready(None | Some(Err(_))) = next {
+            self.held.clear();
+        }
+        next
+    }
+}
+
+impl fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pieces")
+    }
 }
 
 /// Why there is no answer.

@@ -36,6 +36,8 @@ pub struct Config {
     pub max_body_bytes: u64,
     /// Whether a failed request's answer shows the exception's arguments, as 3.2 does; default true.
     pub return_tracebacks: bool,
+    /// Whether a service that declares `invokes` may invoke those services only; default false, as in 3.2.
+    pub enforce_service_invokes: bool,
     /// User and group id that workers run as where the core runs as root; default 64600.  0 is refused.
     pub worker_uid: u32,
     /// Folders, beside its own, that a worker may write to; default none.
@@ -65,6 +67,7 @@ impl Default for Config {
             load_timeout_ms: 30_000,
             max_body_bytes: 64 * 1024 * 1024,
             return_tracebacks: true,
+            enforce_service_invokes: false,
             worker_uid: 64_600,
             worker_writable: Vec::new(),
             worker_network: true,

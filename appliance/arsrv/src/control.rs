@@ -129,6 +129,7 @@ async fn service_invoke(
         data_format: "dict",
         method: None,
         http: Bytes::new(),
+        environ: Bytes::new(),
         body,
         deadline: started + timeout.unwrap_or(control.timeout),
         is_idempotent: false,
@@ -139,6 +140,13 @@ async fn service_invoke(
         Outcome::Done(reply) => {
             let content_type = reply.content_type;
             (reply.status, content_type.unwrap_or("application/json".to_owned()), reply.body)
+        }
+        // The SDK streams nothing but answers to channels.
+        Outcome::Streamed(..) => {
+            return Err(ApiError::new(
+                ErrorCode::Internal,
+                "the service streams its answer, which only a channel can take",
+            ));
         }
         Outcome::Failed(failure) if matches!(failure.kind.as_str(), "not-found" | "inactive") => {
             return Err(ApiError::not_found(failure.message));

@@ -13,6 +13,7 @@ pub mod call;
 pub mod channel;
 pub mod config;
 pub mod control;
+pub mod crypto;
 pub mod http;
 mod interpreter;
 pub mod limits;

@@ -2,13 +2,14 @@
 //!
 //! [`Pool`] is all that the doors see.  Behind it: `table` says which services there are, `group` which worker takes
 //! a call, `keeper` follows what is configured and keeps the groups at their strength, `launch` starts workers,
-//! `requests` answers what services ask for.  docs/decisions/0005-worker-isolation.md has the reasons.
+//! `requests` answers what services ask for, `later` does what they do not wait for.  docs/decisions/0005-worker-isolation.md has the reasons.
 //!
 //! **Invariant:** a call ends at the latest a moment after its deadline, and user code is run a second time for it
 //! only if it is idempotent and its worker died under it.
 
 mod group;
 mod keeper;
+mod later;
 mod launch;
 mod requests;
 mod stats;
@@ -21,10 +22,11 @@ use std::time::{Duration, Instant};
 
 use arapi::arsrv::{CheckRequest, CheckVerdict, FoundService, ServiceStatus, WorkerStatus};
 use arbase::Stop;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::group::{Group, Load, Place};
 use self::keeper::Event;
+use self::later::Later;
 use self::launch::Launcher;
 use self::stats::Stats;
 use self::table::{Entry, Table};
@@ -56,6 +58,7 @@ pub(crate) struct Inner {
     waiting: AtomicUsize,
     /// Calls under way.
     active: AtomicUsize,
+    later: Later,
     stats: Mutex<HashMap<Arc<str>, Arc<Stats>>>,
     groups: Mutex<BTreeMap<String, Arc<Group>>>,
     /// Services under quarantine, until when.
@@ -93,7 +96,9 @@ impl Pool {
         stop: Stop,
     ) -> Self {
         let (events, received) = mpsc::unbounded_channel();
+        let threads = config.workers.saturating_mul(config.worker_threads);
         let inner = Arc::new(Inner {
+            later: Later::of(threads.min(Semaphore::MAX_PERMITS)),
             config,
             outside,
             worlds,
@@ -221,7 +226,7 @@ impl Inner {
         };
         let outcome = self.call_entry(&entry, &call, depth, started).await;
         let has_failed = match &outcome {
-            Outcome::Done(reply) => reply.status >= 500,
+            Outcome::Done(reply) | Outcome::Streamed(reply, _) => reply.status >= 500,
             Outcome::Failed(failure) => failure.status >= 500,
         };
         entry.stats.note(started.elapsed(), has_failed);
@@ -280,7 +285,7 @@ impl Inner {
         started: Instant,
     ) -> Outcome {
         let deadline = call.deadline.min(started + entry.timeout);
-        let _permit = match &entry.permits {
+        let permit = match &entry.permits {
             None => None,
             Some(permits) => match self.permit(entry, permits, deadline).await {
                 Ok(permit) => Some(permit),
@@ -311,6 +316,10 @@ impl Inner {
                 }
             };
             match sent.wait(deadline).await {
+                Some(Ended::Answered(Outcome::Streamed(reply, mut pieces))) => {
+                    pieces.hold(permit);
+                    return Outcome::Streamed(reply, pieces);
+                }
                 Some(Ended::Answered(outcome)) => return outcome,
                 Some(Ended::NeverBegun) => {}
                 Some(Ended::Responsible(how)) => {
@@ -361,7 +370,7 @@ impl Inner {
     async fn permit(
         &self,
         entry: &Entry,
-        permits: &Arc<tokio::sync::Semaphore>,
+        permits: &Arc<Semaphore>,
         deadline: Instant,
     ) -> Result<tokio::sync::OwnedSemaphorePermit, Box<Failure>> {
         if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {

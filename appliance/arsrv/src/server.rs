@@ -16,6 +16,7 @@ use crate::channel::table::Defaults;
 use crate::channel::{self, Table};
 use crate::config::Config;
 use crate::control::{self, Control};
+use crate::crypto::Crypto;
 use crate::http::body::Budget;
 use crate::http::{Door, listen};
 use crate::outgoing::{self, Connections, Outgoing};
@@ -179,7 +180,7 @@ impl Server {
         // The workers.
         let workers = workers(Surroundings {
             config: Arc::clone(&config),
-            outside: Arc::new(outgoing.clone()),
+            outside: Arc::new(Crypto::before(Arc::new(outgoing.clone()), store.clone())),
             worlds: worlds.clone(),
             progress: progress.clone(),
             stop: workers_stop,

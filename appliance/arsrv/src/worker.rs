@@ -12,6 +12,7 @@ pub(crate) mod outbox;
 pub(crate) mod output;
 pub(crate) mod process;
 pub(crate) mod slots;
+mod stream;
 mod tend;
 
 use std::collections::HashMap;
@@ -34,6 +35,7 @@ use self::frame::{CallMeta, Decoder, Frame, Kind, MetaBody, Payload, ResultMeta}
 use self::outbox::Outbox;
 use self::output::{LogFrame, Throttle};
 use self::slots::SlotsFile;
+use self::stream::{Piece, Streaming};
 use crate::call::{Call, Failure, Outcome, Reply};
 use crate::sandbox::Confined;
 
@@ -227,6 +229,8 @@ struct Pending {
     /// The PING sent behind its CANCEL, and from when on it runs too long: a caller that goes away early does not make
     /// a service slow.
     given_up: Option<(u64, Instant)>,
+    /// Set once its answer has begun to come piece by piece.
+    stream: Option<Streaming>,
     _seat: Box<dyn Seat>,
 }
 
@@ -408,6 +412,7 @@ impl Worker {
             data_format: call.data_format,
             method: call.method,
             timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            environ: &call.environ,
         };
         let (id, was_empty) = {
             let mut link = self.link();
@@ -426,6 +431,7 @@ impl Worker {
                 deadline,
                 depth,
                 given_up: None,
+                stream: None,
                 _seat: seat,
             };
             link.calls.insert(id, pending);
@@ -487,7 +493,11 @@ impl Worker {
         match self.link().calls.get(&call) {
             Some(pending) => Origin {
                 cid: Some(pending.cid.clone()),
-                deadline: pending.deadline,
+                deadline: match pending.stream {
+                    // The call's own limit was for the beginning of its answer.
+                    Some(_) => pending.deadline.max(Instant::now() + self.rules.timeout),
+                    None => pending.deadline,
+                },
                 depth: pending.depth,
             },
             None => Origin { cid: None, deadline: Instant::now() + self.rules.timeout, depth: 0 },
@@ -567,6 +577,8 @@ impl Worker {
         };
         match kind {
             Kind::Result => self.take_result(id, payload),
+            Kind::Chunk => self.take_chunk(id, payload),
+            Kind::End => self.take_end(id, &payload),
             Kind::Request => match MetaBody::split(kind, payload) {
                 Ok(parts) => self.host.request(self, id, parts),
                 Err(err) => self.refuse_request(id, &err.to_string()),
@@ -605,6 +617,7 @@ impl Worker {
             | Kind::Cancel
             | Kind::Drain
             | Kind::Ping
+            | Kind::Credit
             | Kind::Config => {
                 self.drain(Cause::Protocol(format!("a worker does not send a {kind:?} frame")));
             }
@@ -625,11 +638,12 @@ impl Worker {
         }
     }
 
-    fn take_result(&self, id: u64, payload: Bytes) {
+    fn take_result(self: &Arc<Self>, id: u64, payload: Bytes) {
         let outcome = match MetaBody::split(Kind::Result, payload)
             .and_then(|parts| outcome_of(&parts))
         {
-            Ok(outcome) => outcome,
+            Ok((Outcome::Done(reply), true)) => return self.begin_stream(id, reply),
+            Ok((outcome, _)) => outcome,
             Err(err) => {
                 log::error!(worker = self.name.as_str(), error:% = err; "a result cannot be read");
                 Outcome::Failed(Failure {
@@ -651,14 +665,65 @@ impl Worker {
             // Given up, and found to be over already.
             return;
         };
-        let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(tell) = pending.tell {
             // Its caller may have gone a moment ago.
             tell.send(Ended::Answered(outcome)).ok();
         }
+        self.note_served();
+    }
+
+    fn note_served(&self) {
+        let served = self.served.fetch_add(1, Ordering::Relaxed) + 1;
         if served == self.rules.most_calls || self.state() == State::Draining {
             self.to_tend.notify_one();
         }
+    }
+
+    /// The first piece of a streamed answer: the call goes on until its END.
+    fn begin_stream(self: &Arc<Self>, id: u64, reply: Reply) {
+        let (streaming, rest) = stream::open(self, id);
+        let tell = match self.link().calls.get_mut(&id) {
+            Some(pending) if pending.tell.is_some() => {
+                pending.stream = Some(streaming);
+                pending.tell.take()
+            }
+            // Given up, and told so already.
+            Some(_) | None => return rest.forget(),
+        };
+        if let Some(tell) = tell {
+            let pieces = rest.into_pieces(reply.content_type.as_deref());
+            // If its caller has just gone, dropping the pieces says so to the worker.
+            tell.send(Ended::Answered(Outcome::Streamed(reply, pieces))).ok();
+        }
+    }
+
+    fn take_chunk(self: &Arc<Self>, id: u64, payload: Bytes) {
+        let overflow = match self.link().calls.get_mut(&id) {
+            Some(Pending { stream: Some(stream), given_up: None, .. }) => stream.take(payload),
+            Some(_) | None => return,
+        };
+        if overflow {
+            let fault = format!(
+                "more than {} bytes of an answer that nobody has taken yet",
+                frame::STREAM_WINDOW
+            );
+            log::error!(worker = self.name.as_str(), error = fault.as_str(); "worker does not keep to the protocol");
+            self.drain(Cause::Protocol(fault));
+        }
+    }
+
+    fn take_end(&self, id: u64, payload: &[u8]) {
+        let end = serde_json::from_slice(payload).unwrap_or_else(|err| frame::StreamEnd {
+            error: Some(format!("the worker's END cannot be read: {err}")),
+        });
+        let pending = self.link().calls.remove(&id);
+        let Some(pending) = pending else {
+            return;
+        };
+        if let Some(stream) = &pending.stream {
+            stream.send(end.error.map_or(Piece::End, Piece::BrokenOff));
+        }
+        self.note_served();
     }
 
     fn take_too_long(self: &Arc<Self>, kind: Kind, id: u64, length: usize) {
@@ -690,10 +755,11 @@ fn fault(reason: String) -> LoadFault {
     LoadFault { reason, file: String::new(), line: 0, traceback: String::new(), exit_code: None }
 }
 
-fn outcome_of(parts: &MetaBody) -> Result<Outcome, frame::FrameError> {
+/// What a RESULT says, and whether it is only the beginning.
+fn outcome_of(parts: &MetaBody) -> Result<(Outcome, bool), frame::FrameError> {
     let meta = ResultMeta::parse(&parts.meta)?;
     let headers = meta.headers.0;
-    Ok(match meta.error {
+    let outcome = match meta.error {
         None => {
             let body = if parts.body.len() <= SMALL_BODY {
                 Bytes::copy_from_slice(&parts.body)
@@ -711,7 +777,8 @@ fn outcome_of(parts: &MetaBody) -> Result<Outcome, frame::FrameError> {
             message: error.message,
             retry_after: None,
         }),
-    })
+    };
+    Ok((outcome, meta.stream))
 }
 
 impl Sent {
@@ -733,18 +800,33 @@ impl Drop for Sent {
         if self.is_over {
             return;
         }
-        let mut link = self.worker.link();
-        let link = &mut *link;
-        let Some(pending) = link.calls.get_mut(&self.id) else {
+        self.worker.give_up(self.id, Instant::now());
+    }
+}
+
+impl Worker {
+    /// Tells the worker that nobody waits for a call any more; until `grace`, or the call's own deadline, it may
+    /// go on without being called too slow.
+    fn give_up(&self, id: u64, grace: Instant) {
+        self.link().give_up(id, grace);
+        self.to_write.notify_one();
+        self.to_tend.notify_one();
+    }
+}
+
+impl Link {
+    fn give_up(&mut self, id: u64, grace: Instant) {
+        let Some(pending) = self.calls.get_mut(&id) else {
             return;
         };
         pending.tell = None;
-        link.last_ping += 1;
-        pending.given_up = Some((link.last_ping, pending.deadline.max(Instant::now())));
+        if pending.given_up.is_some() {
+            return;
+        }
+        self.last_ping += 1;
+        pending.given_up = Some((self.last_ping, pending.deadline.max(grace)));
         // Both are empty.  The PONG shows that the worker has read everything up to here.
-        frame::put_plain(link.outbox.tail(), Kind::Cancel, self.id, b"").ok();
-        frame::put_plain(link.outbox.tail(), Kind::Ping, link.last_ping, b"").ok();
-        self.worker.to_write.notify_one();
-        self.worker.to_tend.notify_one();
+        frame::put_plain(self.outbox.tail(), Kind::Cancel, id, b"").ok();
+        frame::put_plain(self.outbox.tail(), Kind::Ping, self.last_ping, b"").ok();
     }
 }

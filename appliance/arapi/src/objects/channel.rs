@@ -80,18 +80,28 @@ pub enum DataFormat {
     /// JSON (RFC 8259) both ways.
     Json,
     /// `application/x-www-form-urlencoded` in, JSON out.
+    #[serde(alias = "post")]
     Form,
+    /// XML: services get the document as an object tree.
+    Xml,
+    /// Comma-separated values: services get rows.
+    Csv,
+    /// HL7 version 2, passed through as text.
+    Hl7,
     /// Bytes as they are.
     #[default]
     None,
 }
 
 impl DataFormat {
-    /// The word services see: `json`, `form`, or nothing.
+    /// The word services see: `json`, `form`, `xml`, `csv`, `hl7`, or nothing.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Json => "json",
             Self::Form => "form",
+            Self::Xml => "xml",
+            Self::Csv => "csv",
+            Self::Hl7 => "hl7",
             Self::None => "",
         }
     }

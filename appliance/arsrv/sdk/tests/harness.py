@@ -104,6 +104,9 @@ class Core:
         self.logs: list[dict[str, Any]] = []
         self.requests: list[tuple[dict[str, Any], bytes]] = []
         self.held: list[tuple[int, dict[str, Any], bytes]] = []
+        #: What came of streamed answers behind their RESULT, by call id; and how they ended.
+        self.chunks: dict[int, bytes] = {}
+        self.ends: dict[int, dict[str, Any]] = {}
         self.ready: dict[str, Any] | None = None
         self.failed: dict[str, Any] | None = None
         document: dict[str, Any] = {
@@ -154,6 +157,10 @@ class Core:
         if kind == frames.RESULT:
             self.results[ident] = Result(*frames.split_meta(payload))
             self.order.append(ident)
+        elif kind == frames.CHUNK:
+            self.chunks[ident] = self.chunks.get(ident, b"") + bytes(payload)
+        elif kind == frames.END:
+            self.ends[ident] = json.loads(bytes(payload))
         elif kind == frames.LOG:
             self.logs.append({**json.loads(bytes(payload)), "id": ident})
         elif kind == frames.PONG:
@@ -263,6 +270,23 @@ class Core:
     def call(self, service: str, body: Any = b"", **kwargs: Any) -> Result:
         """A CALL and its RESULT."""
         return self.end(self.begin(service, body, **kwargs))
+
+    def stream(self, service: str, body: Any = b"", *, credit: int = 1 << 30, **kwargs: Any) -> tuple[Result, bytes, dict[str, Any]]:
+        """A CALL whose answer is streamed: its RESULT, everything that came, and its END."""
+        ident = self.begin(service, body, **kwargs)
+        result = self.end(ident)
+        assert result.meta.get("stream"), result
+        self.grant(ident, credit)
+        self.wait(lambda: ident in self.ends, f"the end of call {ident}")
+        return result, result.body + self.chunks.get(ident, b""), self.ends[ident]
+
+    def grant(self, ident: int, count: int) -> None:
+        """A CREDIT."""
+        self.send(frames.plain(frames.CREDIT, ident, struct.pack("<I", count)))
+
+    def cancel(self, ident: int) -> None:
+        """A CANCEL."""
+        self.send(frames.empty(frames.CANCEL, ident))
 
     def ping(self, ident: int = 7) -> None:
         self.send(frames.empty(frames.PING, ident))

@@ -557,7 +557,7 @@ def test_the_clock(core: Core) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["pubsub", "invoke_async", "schedule", "email", "patterns", "out.amqp", "outgoing.soap", "out.sftp", "crypto"],
+    ["pubsub", "publish", "schedule", "email", "odb", "out.amqp", "outgoing.soap", "out.sftp", "static_config"],
 )
 def test_what_this_release_lacks_says_so(core: Core, path: str) -> None:
     """Attribute access is enough."""
@@ -567,8 +567,9 @@ def test_what_this_release_lacks_says_so(core: Core, path: str) -> None:
 
 def test_what_is_missing_names_what_to_use_instead(core: Core) -> None:
     """Where there is something."""
-    assert core.call("legacy.absent", ["static_config", "kvdb.translate"]).json() == {
+    assert core.call("legacy.absent", ["static_config", "server.odb"]).json() == {
         "static_config": "`self.static_config` is not in this release of ARINT; keep static files in a module of "
-        "the deployment or use `self.user_config`",
-        "kvdb.translate": "`self.kvdb.translate` is not in this release of ARINT; use a hash in `self.kvdb.conn`",
+        "the deployment or use `self.user_config`; see the page `not-supported` of the integrator's guide",
+        "server.odb": "`self.server.odb` is not in this release of ARINT; leave it out; "
+        "see the page `not-supported` of the integrator's guide",
     }

@@ -270,7 +270,11 @@ fn content_type(spec: &ChannelSpec) -> HeaderValue {
     let configured = spec.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
     configured.unwrap_or(match spec.data_format {
         DataFormat::Json => HeaderValue::from_static("application/json"),
-        DataFormat::Form | DataFormat::None => HeaderValue::from_static("text/plain"),
+        DataFormat::Form
+        | DataFormat::Xml
+        | DataFormat::Csv
+        | DataFormat::Hl7
+        | DataFormat::None => HeaderValue::from_static("text/plain"),
     })
 }
 

@@ -4,6 +4,9 @@
 //! smuggle a second response is never sent.  Hop-by-hop headers are the connection's, not the service's, and are
 //! left out; a header that is none makes the answer a 500, because sending half of it would be a lie.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use arapi::names::Cid;
 use arapi::objects::DataFormat;
 use bytes::Bytes;
@@ -12,14 +15,62 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
 use serde_json::Value;
 
-use crate::call::{Failure, Reply};
+use crate::call::{BrokenOff, Failure, Pieces, Reply};
 use crate::channel::Channel;
 use crate::worker::frame::put_json_string;
 
 /// A response of the data path.
-pub type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<Payload>;
+
+/// What a response carries.
+#[derive(Debug)]
+pub enum Payload {
+    /// All of it.
+    Whole(Full<Bytes>),
+    /// The first piece, and what is still to come.
+    Streamed(Bytes, Pieces),
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Self::Whole(Full::new(bytes))
+    }
+}
+
+impl Body for Payload {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        match self.get_mut() {
+            Self::Whole(whole) => Pin::new(whole).poll_frame(cx).map_err(|never| match never {}),
+            Self::Streamed(first, _) if !first.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(first)))))
+            }
+            Self::Streamed(_, pieces) => pieces.poll(cx).map_ok(Frame::data),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.is_end_stream(),
+            Self::Streamed(..) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => whole.size_hint(),
+            Self::Streamed(..) => SizeHint::default(),
+        }
+    }
+}
 
 /// The correlation id's header.
 pub const CID: HeaderName = HeaderName::from_static("x-zato-cid");
@@ -33,7 +84,7 @@ pub const HIDDEN: &str = "An error has occurred";
 
 /// A response with a body.
 pub fn with_body(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(Payload::from(body.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
     answer
@@ -54,9 +105,9 @@ pub fn not_found(cid: &Cid) -> Answer {
     text(StatusCode::NOT_FOUND, format!("URL not found (CID:{cid})"))
 }
 
-/// An error in the form of the channel's data format: for `json` a document, else the bare text.
+/// An error in the form of the channel's data format: for `json` and `hl7` a document, else the bare text.
 pub fn error(format: DataFormat, status: StatusCode, cid: &Cid, details: &Value) -> Answer {
-    if format != DataFormat::Json {
+    if !matches!(format, DataFormat::Json | DataFormat::Hl7) {
         let bare = match details {
             Value::Null => String::new(),
             Value::String(text) => text.clone(),
@@ -87,6 +138,15 @@ fn is_nothing(details: &Value) -> bool {
 
 /// The answer of a service.
 pub fn of_reply(channel: &Channel, cid: &Cid, reply: Reply) -> Answer {
+    of_parts(channel, cid, reply, None)
+}
+
+/// The answer of a service that sends it piece by piece.
+pub fn of_streamed(channel: &Channel, cid: &Cid, reply: Reply, rest: Pieces) -> Answer {
+    of_parts(channel, cid, reply, Some(rest))
+}
+
+fn of_parts(channel: &Channel, cid: &Cid, reply: Reply, rest: Option<Pieces>) -> Answer {
     let status = match StatusCode::from_u16(reply.status) {
         Ok(status) if !status.is_informational() => status,
         Ok(_) | Err(_) => {
@@ -97,7 +157,7 @@ pub fn of_reply(channel: &Channel, cid: &Cid, reply: Reply) -> Answer {
             return broken(channel, cid);
         }
     };
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(Payload::from(Bytes::new()));
     *answer.status_mut() = status;
     if set_headers(answer.headers_mut(), channel, cid, &reply.headers).is_err() {
         return broken(channel, cid);
@@ -119,7 +179,10 @@ pub fn of_reply(channel: &Channel, cid: &Cid, reply: Reply) -> Answer {
         None => {}
     }
     if has_body {
-        *answer.body_mut() = Full::new(reply.body);
+        *answer.body_mut() = match rest {
+            Some(rest) => Payload::Streamed(reply.body, rest),
+            None => Payload::from(reply.body),
+        };
     }
     answer
 }

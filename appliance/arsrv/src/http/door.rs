@@ -186,6 +186,7 @@ impl Door {
         let call = call_of(parts, cid, peer, found, passed, method, path, body, deadline);
         match self.invoker.call(call).await {
             Outcome::Done(reply) => answer::of_reply(channel, cid, reply),
+            Outcome::Streamed(reply, rest) => answer::of_streamed(channel, cid, reply, rest),
             Outcome::Failed(failure) => {
                 log_failure(cid, channel, &failure);
                 answer::of_failure(channel, cid, &failure, self.return_tracebacks)
@@ -213,6 +214,7 @@ fn call_of(
         data_format: channel.spec.data_format.as_str(),
         method: Some(method.as_str()),
         http: document::write(parts, &path::to_text(path), found, passed, peer),
+        environ: bytes::Bytes::new(),
         body,
         deadline,
         is_idempotent: is_idempotent(method),

@@ -373,7 +373,9 @@ impl Rest {
         let of_format = match spec.data_format {
             DataFormat::Json => Some("application/json"),
             DataFormat::Form => Some("application/x-www-form-urlencoded"),
-            DataFormat::None => None,
+            DataFormat::Xml => Some("application/xml"),
+            DataFormat::Csv => Some("text/csv"),
+            DataFormat::Hl7 | DataFormat::None => None,
         };
         spec.content_type.as_deref().or(of_format.filter(|_| has_body))
     }

@@ -271,6 +271,7 @@ impl Launcher {
             "inactive": setting("inactive"),
             "kvdb": setting("kvdb"),
             "return_tracebacks": self.config.return_tracebacks,
+            "enforce_service_invokes": self.config.enforce_service_invokes,
             "debug": log::max_level() >= log::LevelFilter::Debug,
         });
         hello.to_string().into_bytes()

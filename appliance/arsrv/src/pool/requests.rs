@@ -41,7 +41,7 @@ impl Host for Hosting {
 pub(super) struct Hosting(pub(super) Arc<Inner>);
 
 impl Inner {
-    async fn answer(&self, worker: &Arc<Worker>, parts: MetaBody) -> (Value, Bytes) {
+    async fn answer(self: &Arc<Self>, worker: &Arc<Worker>, parts: MetaBody) -> (Value, Bytes) {
         let meta: Value = match serde_json::from_slice(&parts.meta) {
             Ok(meta) => meta,
             Err(err) => {
@@ -56,6 +56,12 @@ impl Inner {
         let cid = cid.or_else(|| origin.cid.clone()).unwrap_or_else(Cid::random);
         if text(&meta, "op") == Some("invoke") {
             return self.invoke(&meta, parts.body, cid, &origin).await;
+        }
+        if text(&meta, "op") == Some("later") {
+            return match self.accept(&parts.body) {
+                Ok(()) => (json!({}), Bytes::new()),
+                Err((kind, message)) => refused(kind, &message),
+            };
         }
         let request = WorkerRequest { meta, body: parts.body, cid, deadline: origin.deadline };
         let reply = self.outside.answer(request).await;
@@ -76,8 +82,15 @@ impl Inner {
         let data_format = match text(meta, "data_format") {
             Some("json") => "json",
             Some("form") => "form",
+            Some("xml") => "xml",
+            Some("csv") => "csv",
+            Some("hl7") => "hl7",
             Some("") => "",
             _ => "dict",
+        };
+        let environ = match meta.get("environ") {
+            None | Some(Value::Null) => Bytes::new(),
+            Some(environ) => environ.to_string().into(),
         };
         let timeout = meta.get("timeout_ms").and_then(Value::as_u64).map(Duration::from_millis);
         let deadline = match timeout {
@@ -91,6 +104,7 @@ impl Inner {
             data_format,
             method: None,
             http: Bytes::new(),
+            environ,
             body,
             deadline,
             is_idempotent: false,
@@ -105,6 +119,11 @@ impl Inner {
                 });
                 (meta, reply.body)
             }
+            // The SDK streams nothing but answers to channels.
+            Outcome::Streamed(..) => refused(
+                "internal",
+                &format!("service `{service}` streams its answer, which only a channel can take"),
+            ),
             Outcome::Failed(failure) => {
                 let by_us = matches!(
                     failure.kind.as_str(),

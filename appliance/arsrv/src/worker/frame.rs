@@ -16,6 +16,9 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 /// The most a frame's `length` may say.
 pub const MAX_LENGTH: usize = 256 * 1024 * 1024;
 
+/// Bytes of a streamed answer that a worker may send before the client has taken any: docs/worker-protocol.md.
+pub const STREAM_WINDOW: usize = 256 * 1024;
+
 /// Bytes in front of a payload: length, kind, id.
 pub const HEAD: usize = 4 + BEHIND_LENGTH;
 /// What `length` counts beside the payload: kind and id.
@@ -62,6 +65,8 @@ kinds! {
     Ping = 6,
     /// New ini files and key-value store.
     Config = 7,
+    /// So many bytes more of a streamed answer may be sent.
+    Credit = 8,
     /// How the process has confined itself, before it became Python.
     Confined = 16,
     /// Everything is loaded.
@@ -76,6 +81,10 @@ kinds! {
     Log = 21,
     /// I am alive.
     Pong = 22,
+    /// A piece of a streamed answer.
+    Chunk = 23,
+    /// A streamed answer is complete, or broke off.
+    End = 24,
 }
 
 /// Bytes that are no frame, or cannot become one.
@@ -255,6 +264,8 @@ pub struct CallMeta<'a> {
     pub method: Option<&'a str>,
     /// How long the caller still waits.
     pub timeout_ms: u64,
+    /// A JSON object; empty: nothing.
+    pub environ: &'a [u8],
 }
 
 /// Writes a CALL up to its body, whose `body` bytes have to follow.  Writes nothing if it is too long.
@@ -283,7 +294,9 @@ pub fn put_call(
     }
     out.extend_from_slice(b",\"timeout_ms\":");
     put_number(out, meta.timeout_ms);
-    out.extend_from_slice(b",\"environ\":null}");
+    out.extend_from_slice(b",\"environ\":");
+    out.extend_from_slice(if meta.environ.is_empty() { b"null" } else { meta.environ });
+    out.push(b'}');
     let meta_length = out.len() - meta_at;
     out.extend_from_slice(http);
     let length = out.len() - start - 4 + body;
@@ -400,6 +413,17 @@ pub struct ResultMeta<'a> {
     /// Set if the service failed.
     #[serde(default)]
     pub error: Option<ResultError>,
+    /// Whether the body is only the first piece, with CHUNK frames to follow.
+    #[serde(default)]
+    pub stream: bool,
+}
+
+/// An END's payload.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct StreamEnd {
+    /// Why the answer is not complete, if it is not.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// What a service raised.

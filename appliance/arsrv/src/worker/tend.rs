@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::process::{as_number, in_words, kill_group, resident_bytes, was_its_own_doing};
 use super::slots::Slots;
+use super::stream::Piece;
 use super::{Cause, End, Ended, Link, Pending, Scratch, State, Worker, frame};
 use crate::worker::frame::Kind;
 
@@ -47,6 +48,8 @@ struct Watch {
     /// When it has to be gone.
     kill_at: Option<Instant>,
     worn_out_told: bool,
+    /// Since when it takes no more calls.
+    draining_since: Option<Instant>,
 }
 
 /// Tends a worker to its end.
@@ -58,6 +61,7 @@ pub(super) async fn tend(worker: Arc<Worker>, mut child: Child, tasks: Tasks, sc
         done_since: None,
         kill_at: None,
         worn_out_told: false,
+        draining_since: None,
     };
     let status = loop {
         let pause =
@@ -206,6 +210,10 @@ fn look_at_draining(worker: &Arc<Worker>, watch: &mut Watch, now: Instant) -> bo
     if watch.kill_at.is_some_and(|at| now >= at) {
         return true;
     }
+    let since = *watch.draining_since.get_or_insert(now);
+    if now.duration_since(since) >= worker.rules.timeout {
+        cut_streams(worker, now);
+    }
     let (all_over, only_overrun, is_broken) = {
         let link = worker.link();
         (
@@ -222,6 +230,26 @@ fn look_at_draining(worker: &Arc<Worker>, watch: &mut Watch, now: Instant) -> bo
         return false;
     }
     now.duration_since(*watch.done_since.get_or_insert(now)) >= EXIT
+}
+
+/// Ends the answers that still come piece by piece: they may go on for ever, and a worker that drains may not.
+fn cut_streams(worker: &Arc<Worker>, now: Instant) {
+    let mut link = worker.link();
+    let streaming: Vec<u64> = link
+        .calls
+        .iter()
+        .filter(|(_, pending)| pending.given_up.is_none())
+        .filter_map(|(id, pending)| {
+            let stream = pending.stream.as_ref()?;
+            stream.send(Piece::BrokenOff("its worker was replaced".to_owned()));
+            Some(*id)
+        })
+        .collect();
+    for id in streaming {
+        link.give_up(id, now);
+    }
+    drop(link);
+    worker.to_write.notify_one();
 }
 
 /// Whether a call was given up and goes on running for too long.
@@ -282,6 +310,9 @@ fn bury(worker: &Arc<Worker>, status: Option<ExitStatus>) {
         let overran = matches!(cause, Some(Cause::Overrun)) && pending.given_up.is_some();
         if (culprit == Some(id) || overran) && !blamed.contains(&pending.service) {
             blamed.push(Arc::clone(&pending.service));
+        }
+        if let Some(stream) = &pending.stream {
+            stream.send(Piece::BrokenOff(format!("its worker ended ({how})")));
         }
         let Some(tell) = pending.tell else {
             continue;

@@ -199,6 +199,7 @@ impl Bench {
             data_format: "",
             method: Some("POST"),
             http: Bytes::new(),
+            environ: Bytes::new(),
             body: Bytes::new(),
             deadline: Instant::now() + Duration::from_secs(30),
             is_idempotent: false,
@@ -250,6 +251,7 @@ impl Load {
                         data_format: "",
                         method: Some(if number % 2 == 0 { "GET" } else { "POST" }),
                         http: Bytes::new(),
+                        environ: Bytes::new(),
                         body: body.clone().into(),
                         deadline: Instant::now() + Duration::from_secs(30),
                         is_idempotent: number % 2 == 0,
@@ -326,6 +328,7 @@ impl CallBuilder<'_> {
     pub(crate) async fn reply(self) -> Reply {
         match self.send().await {
             Outcome::Done(reply) => reply,
+            Outcome::Streamed(reply, _) => panic!("it streams its answer: {reply:?}"),
             Outcome::Failed(failure) => panic!("it failed: {failure:?}"),
         }
     }
@@ -337,7 +340,9 @@ impl CallBuilder<'_> {
     pub(crate) async fn failure(self) -> Failure {
         match self.send().await {
             Outcome::Failed(failure) => failure,
-            Outcome::Done(reply) => panic!("it did not fail: {reply:?}"),
+            Outcome::Done(reply) | Outcome::Streamed(reply, _) => {
+                panic!("it did not fail: {reply:?}")
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from arint.model import Model, ModelCtx, dataclass
     from arint.rest import RESTAdapter
     from arint.service import PubSubHook, Service, WSXHook
+    from arint.stream import Event
     from arint.sio import (
         CSV,
         UTC,
@@ -71,6 +72,7 @@ _WHERE = {
     ),
     **dict.fromkeys(("Model", "ModelCtx", "dataclass"), "arint.model"),
     "RESTAdapter": "arint.rest",
+    "Event": "arint.stream",
     **dict.fromkeys(
         (
             "BadRequest",
@@ -104,6 +106,7 @@ __all__ = [
     "Decimal",
     "Dict",
     "DictList",
+    "Event",
     "Float",
     "Forbidden",
     "Inactive",

@@ -60,8 +60,13 @@ def _begin(call: Any) -> None:
 
 
 async def _live(call: Any) -> None:
+    there = runtime.get()
     meta, body = await life.run_call_async(call)
-    runtime.get().end_coroutine(call, meta, body)
+    if isinstance(body, bytes):
+        there.end_coroutine(call, meta, body)
+    else:
+        await body.run_async(there, meta)
+        there.end_coroutine(call, None, b"")
 
 
 def run_from_thread(coroutine: Coroutine[Any, Any, Any], timeout: float, cid: str, name: str) -> Any:

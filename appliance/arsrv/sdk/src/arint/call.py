@@ -101,8 +101,11 @@ class Call:
         self.has_parsed = True
         if body is None:
             raw = self.raw
-            if type(raw) is str and raw and self.data_format == "json":
+            data_format = self.data_format
+            if type(raw) is str and raw and data_format == "json":
                 self.parsed = _json(raw)
+            elif type(raw) in (str, bytes) and raw and data_format in ("xml", "csv"):
+                self.parsed = self._document(raw, data_format)
             else:
                 self.parsed = raw
             return
@@ -125,11 +128,34 @@ class Call:
             return
         raw = _text_or_bytes(body)
         self.raw = raw
-        if data_format in ("form", "post"):
-            text = raw if isinstance(raw, str) else ""
-            self.parsed = flat(parse_qsl(text, keep_blank_values=True))
+        if data_format == "form":
+            self.parsed = self._form(raw)
+        elif body and data_format in ("xml", "csv"):
+            self.parsed = self._document(body if data_format == "xml" else raw, data_format)
         else:
             self.parsed = raw
+
+    def _form(self, raw: Any) -> dict[str, Any]:
+        content_type = next((value for name, value in self.http.get("headers") or () if name == "content-type"), "")
+        if content_type.startswith("multipart/form-data"):
+            from arint.request import multipart_fields
+
+            return multipart_fields(content_type, self.body or b"")
+        return flat(parse_qsl(raw, keep_blank_values=True)) if isinstance(raw, str) else {}
+
+    def _document(self, body: Any, data_format: str) -> Any:
+        try:
+            if data_format == "xml":
+                from arint import xmls
+
+                return xmls.parse(body)
+            if isinstance(body, bytes):
+                raise ValueError("it is not UTF-8")
+            from arint import csvs
+
+            return csvs.parse(body)
+        except ValueError as exc:
+            raise BadRequest(self.cid, f"the request body is not {data_format.upper()}: {exc}", True) from None
 
     @property
     def http(self) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from arint.runtime import Runtime, get
 plans: dict[str, Plan] = {}
 #: Names of services that are switched off.
 inactive: frozenset[str] = frozenset()
+#: Whether a service with `invokes` may invoke those services only.
+enforce_invokes = False
 
 
 def install(there: Runtime, loaded: dict[str, Plan], hello: dict[str, Any]) -> None:
@@ -21,6 +23,8 @@ def install(there: Runtime, loaded: dict[str, Plan], hello: dict[str, Any]) -> N
     plans.clear()
     plans.update(loaded)
     _set_inactive(hello)
+    global enforce_invokes
+    enforce_invokes = bool(hello.get("enforce_service_invokes"))
 
     def make_call(ident: int, payload: bytes | memoryview) -> calls.Call | None:
         call, meta = calls.from_frame(plans, ident, payload)

@@ -23,12 +23,15 @@ CANCEL = 4
 DRAIN = 5
 PING = 6
 CONFIG = 7
+CREDIT = 8
 READY = 17
 FAILED = 18
 RESULT = 19
 REQUEST = 20
 LOG = 21
 PONG = 22
+CHUNK = 23
+END = 24
 
 #: The most a frame's `length` may say.
 MAX_LENGTH = 256 * 1024 * 1024
@@ -168,6 +171,11 @@ def with_meta(kind: int, ident: int, meta: bytes, body: bytes) -> bytes:
 def with_json(kind: int, ident: int, document: object) -> bytes:
     """A frame whose payload is one JSON document."""
     payload = jsons.dumps(document).encode("utf-8", "surrogatepass")
+    return _HEAD.pack(_BEHIND_LENGTH + len(payload), kind, ident) + payload
+
+
+def plain(kind: int, ident: int, payload: bytes) -> bytes:
+    """A frame whose payload is bytes."""
     return _HEAD.pack(_BEHIND_LENGTH + len(payload), kind, ident) + payload
 
 

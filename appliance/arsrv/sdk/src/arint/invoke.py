@@ -76,8 +76,19 @@ def check_target(service: Any, name: str) -> None:
     """Raises when the service would invoke itself, or one that is switched off."""
     if name == service.name:
         raise ZatoException(service.cid, f"service `{name}` cannot invoke itself")
+    if dispatch.enforce_invokes:
+        check_invokes(service, name)
     if name in dispatch.inactive:
         raise Inactive(name, service.cid)
+
+
+def check_invokes(service: Any, name: str) -> None:
+    """Raises where a service declares `invokes` and the other is not among them."""
+    plan = getattr(service, "_plan", None)
+    if plan is not None and plan.invokes is not None and name not in plan.invokes:
+        raise ZatoException(
+            service.cid, f"service `{service.name}` must not invoke `{name}`: it is not among its `invokes`"
+        )
 
 
 def _local_call(service: Any, plan: Any, payload: Any, options: dict[str, Any]) -> Call:
@@ -196,6 +207,8 @@ def request_of(service: Any, name: str, payload: Any, options: dict[str, Any]) -
         "timeout_ms": int(timeout * 1000) or None,
         "channel": options.get("channel") or "invoke",
     }
+    if options.get("environ"):
+        meta["environ"] = options["environ"]
     if payload == "" or payload is None:
         body = b""
     elif isinstance(payload, bytes):

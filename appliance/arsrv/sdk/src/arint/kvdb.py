@@ -11,7 +11,6 @@ import threading
 from typing import Any
 
 from arint import runtime
-from arint.absent import Absent
 from arint.errors import ZatoException
 
 _lock = threading.Lock()
@@ -114,7 +113,12 @@ class KVDB:
         """Lua programs by name."""
         return LuaContainer()
 
-    translate = Absent("self.kvdb.translate")
+    def translate(
+        self, system1: str, key1: str, value1: str, system2: str, key2: str, default: Any = ""
+    ) -> Any:
+        """What a value of one system is called in another, from the data dictionary that 3.2 keeps in Redis."""
+        parts = ("zato:kvdb:data-dict:translation", system1, key1, value1, system2, key2)
+        return self.conn.hget(":::".join(parts), "value2") or default
 
 
 class LuaContainer:

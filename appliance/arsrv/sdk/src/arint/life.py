@@ -40,8 +40,8 @@ def make_service(plan: Any, call: Call) -> Any:
     return service
 
 
-def run_call(call: Call) -> tuple[bytes, bytes]:
-    """Runs a service that has a plain `handle`; gives a RESULT's meta and body."""
+def run_call(call: Call) -> tuple[bytes, Any]:
+    """Runs a service that has a plain `handle`; gives a RESULT's meta and body, or the stream that sends it."""
     plan = call.plan
     service = None
     try:
@@ -70,6 +70,8 @@ def perform(plan: Any, service: Any, call: Call) -> None:
     if plan.accept is not None and not plan.accept(service):
         _refused(service)
         return
+    if plan.schema is not None:
+        plan.schema.check(call)
     job_hook = _SCHEDULER_HOOKS.get(service.job_type) if call.channel == "scheduler" else None
     if call.channel == "scheduler":
         _quietly(service.before_job)
@@ -105,6 +107,8 @@ async def perform_async(plan: Any, service: Any, call: Call) -> None:
     if plan.accept is not None and not await _settle(plan.accept(service)):
         _refused(service)
         return
+    if plan.schema is not None:
+        plan.schema.check(call)
     if plan.before_handle is not None:
         await _quietly_async(plan.before_handle, service)
     if plan.validate_input is not None:
@@ -123,7 +127,7 @@ async def perform_async(plan: Any, service: Any, call: Call) -> None:
         await _settle(plan.finalize_handle(service))
 
 
-async def run_call_async(call: Call) -> tuple[bytes, bytes]:
+async def run_call_async(call: Call) -> tuple[bytes, Any]:
     """The same as `run_call`, on the event loop."""
     plan = call.plan
     service = None
@@ -133,6 +137,10 @@ async def run_call_async(call: Call) -> tuple[bytes, bytes]:
         response = service.__dict__.get("response")
         if response is None:
             return _EMPTY_META, b""
+        if _is_streamed(plan, response):
+            from arint import stream
+
+            return await stream.begin_async(call, response, response.payload)
         return encode(plan, call, response)
     except BaseException as exc:
         return failed(call, service, exc)
@@ -166,24 +174,48 @@ async def _settle(value: Any) -> Any:
 # The answer
 
 
-def encode(plan: Any, call: Call, response: Any) -> tuple[bytes, bytes]:
-    """A finished response as a RESULT's meta and body."""
+def _is_streamed(plan: Any, response: Any) -> bool:
+    kind = type(response.__dict__.get("payload"))
+    return (hasattr(kind, "__next__") and plan.output is None) or hasattr(kind, "__anext__")
+
+
+def _is_element(payload: Any) -> bool:
+    """Whether a payload is an element of XML: of the SDK, the standard library, or lxml."""
+    kind = type(payload)
+    return hasattr(kind, "attrib") and hasattr(kind, "tag")
+
+
+def encode(plan: Any, call: Call, response: Any) -> tuple[bytes, Any]:
+    """A finished response as a RESULT's meta and body, or the stream that sends it."""
     parts = response.__dict__
     content_type = parts.get("content_type")
     payload = parts.get("payload", "")
     kind = type(payload)
     if kind is str:
         body = payload.encode("utf-8", "surrogatepass")
-        if call.channel == "invoke" and content_type is None:
+        if content_type is None and call.channel != "http-soap":
             content_type = "text/plain"
     elif kind is bytes:
         body = payload
-        if call.channel == "invoke" and content_type is None:
+        if content_type is None and call.channel != "http-soap":
             content_type = "application/octet-stream"
     else:
-        text = plan.output_text(payload)
+        if kind is not dict and _is_streamed(plan, response):
+            from arint import stream
+
+            return stream.begin(call, response, payload)
+        if call.data_format == "csv" and call.channel == "http-soap":
+            text = plan.output_csv(payload)
+            content_type = content_type or "text/csv"
+        elif kind is not dict and _is_element(payload):
+            from arint import xmls
+
+            text = xmls.text_of(payload)
+            content_type = content_type or "application/xml"
+        else:
+            text = plan.output_text(payload)
         body = text.encode("utf-8", "surrogatepass")
-        if call.channel == "invoke" and content_type is None:
+        if content_type is None and call.channel != "http-soap":
             content_type = "application/json" if text else "text/plain"
     status = parts.get("status_code", 200)
     if type(status) is not int:

@@ -20,7 +20,7 @@ from arint.plan import Plan, plain_handle, verb_handles
 
 _logger = logging.getLogger("arint")
 
-_OURS = frozenset({"arint", "zato", "bunch", "requests", "redis", "sqlalchemy", "urllib3", "certifi", "idna"})
+_OURS = frozenset({"arint", "zato", "bunch", "requests", "redis", "sqlalchemy", "urllib3", "certifi", "idna", "fastjsonschema"})
 
 
 class LoadError(Exception):
@@ -173,9 +173,6 @@ def _services_of(module: ModuleType, entry: dict[str, Any]) -> list[Plan]:
         cls.logger = plan.logger
         cls._plan = plan
         plans.append(plan)
-        for declared in ("schema", "invokes"):
-            if cls.__dict__.get(declared):
-                plan.logger.warning("`%s` of class `%s` is not looked at in this release", declared, cls.__name__)
     plans.sort(key=lambda plan: plan.line)
     same: dict[str, Plan] = {}
     for plan in plans:

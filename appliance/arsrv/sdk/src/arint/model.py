@@ -304,6 +304,8 @@ class ModelInput:
             return data
         if data and isinstance(data, (str, bytes)):
             data = _maybe_json(data)
+        if call.data_format == "csv" and hasattr(data, "dicts"):
+            data = data.dicts()
         if self.is_list:
             if not isinstance(data, list):
                 raise ModelValidationError("/", "input is not a list")

@@ -38,6 +38,8 @@ class Plan:
         "verbs",
         "input",
         "output",
+        "schema",
+        "invokes",
         "accept",
         "before_handle",
         "validate_input",
@@ -69,6 +71,8 @@ class Plan:
         handles = [*self.verbs.values()] if self.handle is None else [self.handle, *self.verbs.values()]
         self.is_async = any(is_coroutine(handle) for handle in handles)
         self.input, self.output = compile_declarations(cls)
+        self.schema = _schema_of(cls)
+        self.invokes = _invokes_of(cls)
         overridden = False
         for hook in _HOOKS:
             function = getattr(cls, hook)
@@ -81,7 +85,13 @@ class Plan:
             getattr(cls, name) is not getattr(Service, name) for name in dir(Service) if name.endswith("_job")
         )
         self.is_simple = not (
-            overridden or job_hooks or self.verbs or self.is_async or self.input is not None or self.handle is None
+            overridden
+            or job_hooks
+            or self.verbs
+            or self.is_async
+            or self.input is not None
+            or self.schema is not None
+            or self.handle is None
         )
 
     def handle_for(self, call: Any) -> Callable[[Any], Any] | None:
@@ -115,6 +125,18 @@ class Plan:
             f"an object of type `{kind.__module__}.{kind.__qualname__}`; declare its output, or make it a dict"
         )
 
+    def output_csv(self, payload: Any) -> str:
+        """A payload as the body of a CSV channel."""
+        from arint import csvs
+
+        if type(payload) is OpenPayload and not payload:
+            return ""
+        value = self.output_value(payload)
+        wrapper = getattr(self.output, "wrapper", None)
+        if wrapper is not None and isinstance(value, dict):
+            value = value[wrapper]
+        return "" if value is None else csvs.text_of(value)
+
     def output_text(self, payload: Any) -> str:
         """A payload that is neither `str` nor `bytes` as the body's text; empty values have none."""
         kind = type(payload)
@@ -132,6 +154,24 @@ class Plan:
         if not value and not isinstance(value, dict):
             return ""
         return jsons.dumps(value)
+
+
+def _schema_of(cls: Any) -> Any:
+    declared = getattr(cls, "schema", None)
+    if not declared:
+        return None
+    from arint.schemas import Schema
+
+    return Schema(declared)
+
+
+def _invokes_of(cls: Any) -> frozenset[str] | None:
+    declared = getattr(cls, "invokes", None)
+    if declared is None:
+        return None
+    from arint.invoke import name_of
+
+    return frozenset(name_of(one) for one in (declared if isinstance(declared, (list, tuple, set)) else [declared]))
 
 
 def plain_handle(cls: Any) -> Callable[[Any], Any] | None:

@@ -91,7 +91,7 @@ class HTTPRequest:
         body = self._call.body or b""
         content_type = str(self.headers.get("content-type", ""))
         if content_type.startswith("multipart/form-data"):
-            return _multipart(content_type, body)
+            return multipart_fields(content_type, body)
         return flat(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
 
     def _is_form(self) -> bool:
@@ -127,7 +127,8 @@ class Request:
 
     @lazy
     def payload(self) -> Any:
-        """The body read by its data format: dict or list for JSON, dict for forms, else as it came."""
+        """The body read by its data format: dict or list for JSON, dict for forms, the root element for XML, rows for CSV,
+        else as it came."""
         call = self._call
         if not call.has_parsed:
             call.parse()
@@ -157,7 +158,7 @@ class Request:
 
     @lazy
     def data_format(self) -> str:
-        """`json`, `form`, `dict` or an empty text."""
+        """`json`, `form`, `xml`, `csv`, `hl7`, `dict` or an empty text."""
         return self._call.data_format
 
     @lazy
@@ -252,7 +253,7 @@ def wsgi_environ(call: Call) -> dict[str, Any]:
     return environ
 
 
-def _multipart(content_type: str, body: bytes) -> dict[str, Any]:
+def multipart_fields(content_type: str, body: bytes) -> dict[str, Any]:
     from email.parser import BytesParser
     from email.policy import HTTP
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from urllib.parse import urlencode
 
 from arint import jsons, runtime
-from arint.absent import not_in_this_release
-from arint.errors import Inactive, TimeoutException, ZatoException
+from arint.errors import Inactive, NotSupported, TimeoutException, ZatoException
 from arint.service import Service
 
 if TYPE_CHECKING:
@@ -360,7 +359,10 @@ class RESTConnection:
         Raises `Exception` with the body's text when the status is 400 or above.
         """
         if sec_def_name or auth_scopes:
-            raise not_in_this_release("rest_call(sec_def_name=, auth_scopes=)")
+            raise NotSupported(
+                "the security of a call (`sec_def_name`, `auth_scopes`) belongs to its connection: configure it there, "
+                "or configure a second connection with it; see the page `not-supported` of the integrator's guide"
+            )
         method = method or info(cid, self.name).get("method") or ("POST" if data else "GET")
         response = self.http_request(method, cid, data, params, headers=headers)
         if log_response:
@@ -540,12 +542,9 @@ class RESTAdapter(Service):
 
     def handle(self) -> None:
         """Makes the call and answers with its data."""
-        for absent in ("get_auth", "get_auth_bearer", "get_sec_def_name", "get_auth_scopes"):
-            if getattr(self, absent) is not None:
-                raise not_in_this_release(f"RESTAdapter.{absent}")
         params: dict[str, Any] = {}
-        params.update(self._told("get_path_params", {}))
-        params.update(self._told("get_query_string", {}))
+        params.update(self._told("get_path_params", {}, {}))
+        params.update(self._told("get_query_string", {}, {}))
         if self.has_query_string_id:
             name = self.query_string_id_param or "id"
             params[name] = self.request.input[name]
@@ -559,19 +558,44 @@ class RESTAdapter(Service):
             model=self.model,
             callback=self._map,
             params=params,
-            headers=self._told("get_headers", None),
+            headers=self._headers(),
             method=self._told("get_method", self.method),
-            sec_def_name=self.sec_def_name,
-            auth_scopes=self.auth_scopes,
+            sec_def_name=self._told("get_sec_def_name", self.sec_def_name),
+            auth_scopes=self._told("get_auth_scopes", self.auth_scopes),
             log_response=self.log_response,
         )
 
-    def _told(self, method: str, otherwise: Any) -> Any:
+    def _headers(self) -> dict[str, Any]:
+        headers: dict[str, Any] = dict(self._told("get_headers", {}))
+        auth = self._told("get_auth", None)
+        bearer = self._told("get_auth_bearer", None)
+        if auth is not None:
+            import base64
+
+            username, password = auth
+            pair = base64.b64encode(f"{username}:{password}".encode()).decode("ascii")
+            headers["Authorization"] = f"Basic {pair}"
+        elif bearer is not None:
+            headers["Authorization"] = f"Bearer {bearer}"
+        return headers
+
+    def _told(self, method: str, otherwise: Any, *args: Any) -> Any:
         function = getattr(self, method)
-        value = function() if function is not None else None
+        if function is None:
+            return otherwise
+        # Those of 3.2 are given what there is so far, ours need not take it.
+        value = function(*args[: _taken(function)])
         return otherwise if value is None else value
 
     def _map(self, data: Any, **kwargs: Any) -> Any:
         return self.map_response(data, **kwargs) if self.map_response is not None else data
+
+
+def _taken(function: Any) -> int:
+    """How many arguments a method takes beside `self`."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return 0
+    return max(0, int(code.co_argcount) - (1 if hasattr(function, "__self__") else 0))
 
 

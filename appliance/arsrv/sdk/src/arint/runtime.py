@@ -125,6 +125,8 @@ class Runtime:
         #: Calls that run as coroutines, by id.
         self.coroutines: dict[int, Any] = {}
         self.pending: dict[int, Waiter] = {}
+        #: Answers that are being sent piece by piece, by call id.
+        self.streams: dict[int, Any] = {}
         self.request_ids = count(1)
         self.backlog: deque[tuple[int, bytes | memoryview]] = deque()
         # One for each call that may still begin in a thread of the pool.
@@ -136,12 +138,14 @@ class Runtime:
         self.watcher_sleeps = False
         self.watcher_wake = _thread.allocate_lock()
         self.watcher_wake.acquire()
+        #: Functions that services have spawned and that still run.
+        self.spawned: set[Any] = set()
         self.draining = False
         self.leave_lock = _thread.allocate_lock()
         self.loop_ident = 0
         # Set by the worker: makes a call of a frame, runs it, takes a CONFIG.
         self.make_call: Callable[[int, Any], Any] = _unset
-        self.run_call: Callable[[Any], tuple[bytes, bytes]] = _unset
+        self.run_call: Callable[[Any], tuple[bytes, Any]] = _unset
         self.start_coroutine: Callable[[Any], None] = _unset
         self.take_config: Callable[[dict[str, Any]], None] = _unset
 
@@ -310,7 +314,9 @@ class Runtime:
         slots[member.slot] = ident
         slots[0] = ident
         meta, body = self.run_call(call)
-        if not call.cancelled:
+        if type(body) is not bytes:
+            body.run(self, meta)
+        elif not call.cancelled:
             self.send_result(ident, meta, body)
         slots[member.slot] = 0
         member.call = None
@@ -359,10 +365,10 @@ class Runtime:
         slots[0] = call.ident
         self.start_coroutine(call)
 
-    def end_coroutine(self, call: Any, meta: bytes, body: bytes) -> None:
-        """Sends a coroutine's RESULT and gives its slot back."""
+    def end_coroutine(self, call: Any, meta: bytes | None, body: bytes) -> None:
+        """Sends a coroutine's RESULT, unless it was sent piece by piece, and gives its slot back."""
         assert self.slots is not None
-        if not call.cancelled:
+        if meta is not None and not call.cancelled:
             self.send_result(call.ident, meta, body)
         self.slots[call.slot] = 0
         self.free_slots.append(call.slot)
@@ -382,8 +388,15 @@ class Runtime:
             call = self.running.get(ident) or self.coroutines.get(ident)
             if call is not None:
                 call.cancelled = True
+                stream = self.streams.get(ident)
+                if stream is not None:
+                    stream.cancel()
             else:
                 self._cancel_waiting(ident)
+        elif kind == frames.CREDIT:
+            stream = self.streams.get(ident)
+            if stream is not None:
+                stream.grant(int.from_bytes(payload, "little"))
         elif kind == frames.CONFIG:
             self.take_config(jsons.loads(str(payload, "utf-8")))
         elif kind == frames.DRAIN:
@@ -405,7 +418,7 @@ class Runtime:
 
     def leave_if_done(self) -> None:
         """Ends the process once it has been drained."""
-        if len(self.permits) < self.limit or self.coroutines or self.backlog:
+        if len(self.permits) < self.limit or self.coroutines or self.backlog or self.spawned:
             return
         if not self.leave_lock.acquire(blocking=False):
             return
@@ -476,6 +489,14 @@ class Runtime:
             self.refuse_on_loop()
         ident = next(self.request_ids)
         waiter = self.pending[ident] = Waiter()
+        self.send(self._request_frame(ident, meta, body, call_here()))
+        self.wait(waiter)
+        assert waiter.meta is not None
+        return waiter.meta, waiter.body
+
+    def wait(self, waiter: Waiter) -> None:
+        """Waits until something is delivered; a leader goes on reading meanwhile."""
+        member = here.member
         leads = False
         if member is not None:
             try:
@@ -483,7 +504,6 @@ class Runtime:
                 leads = True
             except IndexError:
                 pass
-        self.send(self._request_frame(ident, meta, body, call_here()))
         if leads:
             assert member is not None
             if self._read_until(waiter):
@@ -495,8 +515,6 @@ class Runtime:
         else:
             waiter.lock.acquire()
         self.unblock()
-        assert waiter.meta is not None
-        return waiter.meta, waiter.body
 
     def _read_until(self, waiter: Waiter) -> bool:
         """Reads frames until the waiter's reply; False if the lead was given away before it."""

@@ -13,7 +13,7 @@ from arint.absent import Absent
 from arint.call import Call
 from arint.lazy import lazy
 from arint.request import Request
-from arint.response import Response
+from arint.response import Response, SIOPayload
 from bunch import Bunch
 
 __all__ = ["Channel", "PubSubHook", "Service", "WSXHook"]
@@ -47,6 +47,10 @@ class Service:
     name: str = ""
     #: The correlation id of the request, 24 hexadecimal digits.
     cid: str = ""
+    #: JSON Schema, a dict or JSON text, that the body must satisfy before anything else runs.
+    schema: Any = None
+    #: The services that this one may invoke, where the box is told to enforce it.
+    invokes: Any = None
     #: A stdlib logger with the service's name; records carry the cid.
     logger: logging.Logger = logging.getLogger("arint.service")
 
@@ -222,6 +226,34 @@ class Service:
         return Clock()
 
     @lazy
+    def crypto(self) -> Any:
+        """Encryption, hashes and random secrets: `self.crypto.hash_secret(...)`."""
+        from arint.crypto import Crypto
+
+        return Crypto(self)
+
+    @lazy
+    def commands(self) -> Any:
+        """Programs of the box: `self.commands.invoke('ls', timeout=5)`."""
+        from arint.commands import Commands
+
+        return Commands(self)
+
+    @lazy
+    def patterns(self) -> Any:
+        """`self.patterns.fanout`, `.parallel` and `.invoke_retry`."""
+        from arint.later import Patterns
+
+        return Patterns(self)
+
+    @lazy
+    def server(self) -> Any:
+        """What is left of 3.2's server object: `name`, `pid`, `kvdb`, `user_config`, `fs_server_config`."""
+        from arint.absent import Server
+
+        return Server(self)
+
+    @lazy
     def aio(self) -> Any:
         """Counterparts of blocking calls, for `async def handle`."""
         from arint.aio import Aio
@@ -242,6 +274,53 @@ class Service:
         from arint.invoke import invoke
 
         return invoke(self, name, payload, *args, **kwargs)
+
+    def invoke_async(
+        self, name: Any, payload: Any = "", *args: Any, callback: Any = None, cid: str | None = None, **kwargs: Any
+    ) -> str:
+        """Starts another service and does not wait; returns the correlation id of that call.
+
+        `callback` names a service, or several, that are given the answer, with
+        the correlation id as `self.in_reply_to`; unless given, the service
+        `<name>-async-callback` is, if there is one.
+
+        Raises `KeyError` for an unknown service and `Inactive`.
+        """
+        from arint.later import invoke_async
+
+        return invoke_async(self, name, payload, *args, callback=callback, cid=cid, **kwargs)
+
+    def spawn(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Runs a function on a thread of its own, also after this service has answered.
+
+        Gives an object with `join`, `get`, `ready` and `value`.  It ends with
+        its worker: what must not be lost is for `invoke_async`.
+        """
+        from arint.spawning import spawn
+
+        return spawn(self, function, *args, **kwargs)
+
+    def run_in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The same as `spawn`."""
+        return self.spawn(function, *args, **kwargs)
+
+    def translate(self, *args: Any, **kwargs: Any) -> Any:
+        """The same as `self.kvdb.translate`."""
+        return self.kvdb.translate(*args, **kwargs)
+
+    def get_request_hash(self) -> str:
+        """What tells requests apart that may share an answer: body, and parameters of path and query."""
+        import hashlib
+
+        call = self._call
+        seen = [call.method or "", sorted(call.channel_params().items())]
+        if call.body is None:
+            seen.append(self.request.raw_request)
+        from arint import jsons
+
+        digest = hashlib.sha256(jsons.dumps(seen).encode("utf-8", "surrogatepass"))
+        digest.update(call.body or b"")
+        return digest.hexdigest()
 
     def lock(self, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
         """A lock across all workers and boxes, as a context manager.
@@ -277,14 +356,15 @@ class Service:
 
     def log_input(self, user_msg: str = "") -> None:
         """Logs the request's payload."""
-        self.logger.info("%s%s", f"{user_msg} " if user_msg else "", _described(self, "input", self.request.payload))
+        payload = _masked(self.request.payload, self._plan.input)
+        self.logger.info("%s%s", f"{user_msg} " if user_msg else "", _described(self, "input", payload))
 
     def log_output(self, user_msg: str = "") -> None:
         """Logs the response's payload."""
         payload = self.response.payload
-        getvalue = getattr(payload, "getvalue", None)
-        if getvalue is not None:
-            payload = getvalue(serialize=False)
+        if isinstance(payload, SIOPayload):
+            payload = payload.getvalue(serialize=False)
+        payload = _masked(payload, self._plan.output)
         self.logger.info("%s%s", f"{user_msg} " if user_msg else "", _described(self, "output", payload))
 
     # Names
@@ -305,16 +385,13 @@ class Service:
 
     # What this release does not have
 
-    invoke_async = Absent("self.invoke_async")
     invoke_by_id = Absent("self.invoke_by_id")
     pubsub = Absent("self.pubsub")
     publish = Absent("self.publish")
     schedule = Absent("self.schedule")
     email = Absent("self.email")
-    patterns = Absent("self.patterns")
     amqp = Absent("self.amqp")
     odb = Absent("self.odb")
-    crypto = Absent("self.crypto")
     search = Absent("self.search")
     cloud = Absent("self.cloud")
     im = Absent("self.im")
@@ -325,12 +402,7 @@ class Service:
     cassandra_conn = Absent("self.cassandra_conn")
     cassandra_query = Absent("self.cassandra_query")
     static_config = Absent("self.static_config")
-    commands = Absent("self.commands")
-    spawn = Absent("self.spawn")
-    run_in_thread = Absent("self.run_in_thread")
     keysight = Absent("self.keysight")
-    server = Absent("self.server")
-    translate = Absent("self.translate")
     zmq = Absent("self.zmq")
     definition = Absent("self.definition")
     audit = Absent("self.audit")
@@ -339,6 +411,24 @@ class Service:
 
 def _described(service: Service, what: str, payload: Any) -> str:
     return f"{what} of `{service.name}`, cid {service.cid}: {payload!r}"
+
+
+def _masked(payload: Any, declared: Any) -> Any:
+    """A payload for the log: what is secret by declaration or by its name is not shown."""
+    from arint import sio
+
+    secret = sio.SECRETS | {elem.name for elem in getattr(declared, "elems", ()) if isinstance(elem, sio.Secret)}
+
+    def masked(value: Any) -> Any:
+        if not isinstance(value, dict) and hasattr(value, "to_dict"):
+            value = value.to_dict()
+        if isinstance(value, dict):
+            return {key: "******" if key in secret and item else masked(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [masked(item) for item in value]
+        return value
+
+    return masked(payload)
 
 
 class PubSubHook(Service):

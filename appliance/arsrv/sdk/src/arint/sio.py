@@ -48,7 +48,8 @@ _UNSET: Any = object()
 
 _BOOL_PREFIXES = ("by_", "has_", "is_", "may_", "needs_", "should_")
 _INT_SUFFIXES = ("_count", "_id", "_size", "_size_min", "_size_max", "_timeout")
-_SECRETS = frozenset(
+#: Names of elements whose values log lines do not show.
+SECRETS = frozenset(
     (
         "auth_data",
         "auth_token",
@@ -432,7 +433,7 @@ def infer(name: str) -> Elem:
     """The element for a bare name."""
     bare = name[1:] if name.startswith("-") else name
     made: Elem
-    if bare in _SECRETS:
+    if bare in SECRETS:
         made = Secret(name)
     elif bare.startswith(_BOOL_PREFIXES):
         made = Bool(name)
@@ -483,10 +484,10 @@ def as_dict(value: Any) -> dict[str, Any]:
 class SIOInput:
     """Declared input of names and elements."""
 
-    def __init__(self, elems: list[Elem], default: Any, skip_empty: bool, request_elem: str | None) -> None:
+    def __init__(self, elems: list[Elem], default: Any, skip_empty: Any, request_elem: str | None) -> None:
         self.elems = elems
         self.default = default
-        self.skip_empty = skip_empty
+        self.skip_empty = _names_of(skip_empty, elems)
         self.request_elem = request_elem
 
     def read(self, service: Any, call: Any) -> Any:
@@ -500,6 +501,8 @@ class SIOInput:
             params, merge, over = {}, True, True
         if payload and isinstance(payload, (str, bytes)) and not call.data_format:
             payload = _maybe_json(payload)
+        if call.data_format == "csv" and hasattr(payload, "dicts"):
+            payload = payload.dicts()
         if self.request_elem and isinstance(payload, dict) and isinstance(payload.get(self.request_elem), (dict, list)):
             payload = payload[self.request_elem]
         if isinstance(payload, list):
@@ -527,7 +530,7 @@ class SIOInput:
                     raise BadRequest(cid, f"input element `{name}` is missing", True)
                 if elem.default is not _UNSET:
                     out[name] = elem.default
-                elif not self.skip_empty:
+                elif name not in self.skip_empty:
                     out[name] = self.default
                 continue
             try:
@@ -553,15 +556,14 @@ class SIOOutput:
         default: Any,
         is_repeated: bool,
         wrapper: str | None,
-        skip_empty: bool,
-        force_empty: frozenset[str] | None,
+        skip_empty: Any,
+        force_empty: Any,
     ) -> None:
         self.elems = elems
         self.default = default
         self.is_repeated = is_repeated
         self.wrapper = wrapper
-        self.skip_empty = skip_empty
-        self.force_empty = force_empty or frozenset()
+        self.skip_empty = _names_of(skip_empty, elems) - _names_of(force_empty, elems)
         self.names = frozenset(elem.name for elem in elems)
 
     def check_name(self, name: str) -> None:
@@ -608,7 +610,7 @@ class SIOOutput:
                 raise ValueError(f"output element `{name}` is missing")
             else:
                 value = self.default
-            if self.skip_empty and name not in self.force_empty and _is_empty(value):
+            if name in self.skip_empty and _is_empty(value):
                 continue
             out[name] = value
         return out
@@ -619,6 +621,15 @@ class SIOOutput:
         if self.is_repeated:
             inner = {"type": "array", "items": inner}
         return {"type": "object", "properties": {self.wrapper: inner}} if self.wrapper else inner
+
+
+def _names_of(given: Any, elems: list[Elem]) -> frozenset[str]:
+    """True means every element, a name or names mean those."""
+    if given is True:
+        return frozenset(elem.name for elem in elems)
+    if isinstance(given, str):
+        return frozenset((given,))
+    return frozenset(elem.name if isinstance(elem, Elem) else str(elem).removeprefix("-") for elem in given or ())
 
 
 def _is_empty(value: Any) -> bool:
@@ -671,7 +682,7 @@ def compile_declarations(cls: Any) -> tuple[Any, Any]:
             spec_in = SIOInput(
                 elems,
                 option("default_input_value", default),
-                bool(option("skip_empty_request_keys", False)),
+                option("skip_empty_request_keys", False),
                 option("request_elem"),
             )
 
@@ -687,13 +698,13 @@ def compile_declarations(cls: Any) -> tuple[Any, Any]:
             # Old code lists the elements of the rows here.
             elems += _elements(repeated)
         if elems:
-            forced = option("force_empty_keys", ())
-            if isinstance(forced, str):
-                forced = (forced,)
-            names = frozenset(elem.name for elem in elems) if forced is True else frozenset(forced or ())
-            skip = option("skip_empty_keys", False) or option("skip_empty_response_keys", False)
             spec_out = SIOOutput(
-                elems, option("default_output_value", default), bool(repeated), wrapper, bool(skip), names
+                elems,
+                option("default_output_value", default),
+                bool(repeated),
+                wrapper,
+                option("skip_empty_keys", False) or option("skip_empty_response_keys", False),
+                option("force_empty_keys", ()),
             )
     return spec_in, spec_out
 

@@ -61,6 +61,7 @@ fn whatever_is_called_is_read_again_as_it_was() {
                 data_format: "json",
                 method,
                 timeout_ms,
+                environ: b"",
             };
             put_call(&mut stream, id, meta, &http, body.len()).unwrap();
             stream.extend_from_slice(&body);
