@@ -63,6 +63,7 @@ avahi-browse avahi-utils
 dbus-daemon dbus-daemon
 dnsmasq dnsmasq-base
 chronyd chrony
+objcopy binutils
 LIST
         ;;
     bench) wanted test; cat <<'LIST'

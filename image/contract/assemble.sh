@@ -10,8 +10,6 @@
 #   KEYS                         folder with db.key and db.crt (keys.sh)
 #   CMDLINE                      further words of the board's command line
 #   SOURCE_DATE_EPOCH
-#   BOOT_IMAGE                   packs boot.efi instead of a unified kernel image, for a board without UEFI; called with
-#                                KERNEL INITRAMFS COMMAND_LINE OUT
 #   STUB, BOOT_LOADER            systemd-stub and systemd-boot of the target (default: of this system)
 #   MKFS_EROFS, VERITYSETUP, OBJCOPY, OBJDUMP, SBSIGN, FAKETIME   the tools, where they are not simply called so
 #   EROFS_OPTIONS                default: see below
@@ -70,32 +68,27 @@ trap 'rm -rf "$work"' EXIT
 printf 'ID=arint\nNAME=ARINT\nPRETTY_NAME="ARINT %s"\nVERSION_ID=%s\nIMAGE_VERSION=%s\n' "$VERSION" "$VERSION" "$VERSION" > "$work/osrel"
 printf '%s' "${KERNEL_RELEASE:-arint}" > "$work/uname"
 
-if [ -n "${BOOT_IMAGE:-}" ]; then
-    # A board without UEFI packs the same three things for its own boot loader.
-    "$BOOT_IMAGE" "$kernel" "$initramfs" "$work/cmdline" "$out/boot.efi"
-else
-    # A PE section begins at a multiple of 4096; the large ones come last, so that a small change moves none.
-    align() { echo $(( ($1 + 4095) / 4096 * 4096 )); }
-    at=$($OBJDUMP -h "$STUB" | awk 'NF == 7 { size = $3; place = $4 } END { print place, size }')
-    place=$(( 0x${at% *} )) size=$(( 0x${at#* } ))
-    next=$(align $(( place + size )))
-    set --
-    for part in osrel cmdline uname linux initrd; do
-        case $part in linux) file=$kernel ;; initrd) file=$initramfs ;; *) file=$work/$part ;; esac
-        # Padded to whole blocks: the large sections then start at the same offset in each version.
-        cp "$file" "$work/section-$part"
-        case $part in
-        cmdline|osrel|uname) truncate -s 4096 "$work/section-$part" ;;
-        esac
-        set -- "$@" --add-section ".$part=$work/section-$part" --change-section-vma ".$part=$(printf 0x%x "$next")" \
-            --set-section-flags ".$part=alloc,contents,load,readonly,data"
-        next=$(align $(( next + $(stat -c %s "$work/section-$part") )))
-    done
-    $OBJCOPY "$@" "$STUB" "$work/boot.efi"
-    sign "$work/boot.efi" "$out/boot.efi"
-    sign "$BOOT_LOADER" "$out/systemd-boot.efi"
-    for file in boot.efi systemd-boot.efi; do [ -s "$out/$file" ] || fail "sbsign made no $file"; done
-fi
+# A PE section begins at a multiple of 4096; the large ones come last, so that a small change moves none.
+align() { echo $(( ($1 + 4095) / 4096 * 4096 )); }
+at=$($OBJDUMP -h "$STUB" | awk 'NF == 7 { size = $3; place = $4 } END { print place, size }')
+place=$(( 0x${at% *} )) size=$(( 0x${at#* } ))
+next=$(align $(( place + size )))
+set --
+for part in osrel cmdline uname linux initrd; do
+    case $part in linux) file=$kernel ;; initrd) file=$initramfs ;; *) file=$work/$part ;; esac
+    # Padded to whole blocks: the large sections then start at the same offset in each version.
+    cp "$file" "$work/section-$part"
+    case $part in
+    cmdline|osrel|uname) truncate -s 4096 "$work/section-$part" ;;
+    esac
+    set -- "$@" --add-section ".$part=$work/section-$part" --change-section-vma ".$part=$(printf 0x%x "$next")" \
+        --set-section-flags ".$part=alloc,contents,load,readonly,data"
+    next=$(align $(( next + $(stat -c %s "$work/section-$part") )))
+done
+$OBJCOPY "$@" "$STUB" "$work/boot.efi"
+sign "$work/boot.efi" "$out/boot.efi"
+sign "$BOOT_LOADER" "$out/systemd-boot.efi"
+for file in boot.efi systemd-boot.efi; do [ -s "$out/$file" ] || fail "sbsign made no $file"; done
 boot_bytes=$(stat -c %s "$out/boot.efi")
 [ "$boot_bytes" -le $(( LAYOUT_MIB_boot * 1048576 )) ] \
     || fail "the unified kernel image has $boot_bytes bytes, its partition $(( LAYOUT_MIB_boot * 1048576 )); take modules out"

@@ -6,7 +6,7 @@
 #   PARTS_DIR  what assemble.sh wrote
 # Writes to OUT_DIR: image.img (sparse), image.img.zst, image.img.bmap, SHA256SUMS
 # (with --installer: installer.img …; its first entry writes the system to the internal disk)
-# Environment: SOURCE_DATE_EPOCH, KEYS; SFDISK, MKFS_VFAT, MCOPY, MMD, ZSTD, PYTHON3
+# Environment: SOURCE_DATE_EPOCH, KEYS; ESP_FILES, a folder of further files for the ESP; SFDISK, MKFS_VFAT, MCOPY, MMD, ZSTD, PYTHON3
 set -eu
 
 name=image
@@ -55,6 +55,7 @@ entry arint-000000-recovery "ARINT $version (recovery)" 000000 recovery-000000.e
 # Before the others: arinit knows by the entry's name what to do.
 [ $name = image ] || entry arint-000002-install "Install ARINT $version" 000002 a-000001.efi
 for key in PK KEK db; do cp "$KEYS/$key.auth" "$work/esp/loader/keys/arint/$key.auth"; done
+[ -z "${ESP_FILES:-}" ] || cp -r "$ESP_FILES/." "$work/esp/"
 find "$work/esp" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
 (cd "$work/esp" && find . -mindepth 1 -type d | LC_ALL=C sort | while read -r dir; do $MMD -i "$esp" "::${dir#.}"; done
     find . -type f | LC_ALL=C sort | while read -r file; do $MCOPY -m -i "$esp" "$file" "::${file#.}"; done)

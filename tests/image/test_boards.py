@@ -44,12 +44,12 @@ def test_a_board_has_all_its_files_and_nothing_is_empty(board: str) -> None:
 
 @pytest.mark.parametrize("board", BOARDS)
 def test_the_facts_of_a_board_are_valid(board: str) -> None:
-    known = {"id", "name", "arch", "target", "boot", "fragments", "kernel", "tpm", "disk", "console", "leds", "button"}
+    known = {"id", "name", "arch", "target", "firmware", "fragments", "kernel", "tpm", "disk", "console", "leds", "button"}
     found = facts(board)
     assert set(found) <= known | {"watchdog"}, "a fact that nothing reads is a mistake"
     assert found["id"] == board
     assert TARGETS[found["arch"]] == found["target"]
-    assert found["boot"] in ("systemd-boot", "u-boot")
+    assert found["firmware"] in ("uefi", "u-boot")
     assert found["tpm"] in ("if present", "none")
     # ESP, two slots with their kernel images, recovery, black box and `state` are 3 GiB; the rest is `data`.
     assert found["disk"]["min_mib"] >= 4096

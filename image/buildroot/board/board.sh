@@ -11,7 +11,7 @@ board=$(sed -n 's/^BR2_PACKAGE_ARINT_BOARD="\(.*\)"$/\1/p' "$BR2_CONFIG")
     exit 1
 }
 fact() { "$tree/compose" --fact "$board" "$1"; }
-boot=$(fact boot)
+firmware=$(fact firmware)
 
 : "${ARINT_KEYS:?names the folder of the keys; call make image in the repository, which sets it}"
 : "${SOURCE_DATE_EPOCH:?is set by make image}" "${ARINT_IMAGE_VERSION:?is set by make image}"

@@ -18,19 +18,7 @@ export KERNEL_RELEASE
 # Everything on the way to the root is built in, so the first stage brings no modules.
 "$contract/initramfs.sh" "$BINARIES_DIR/arinit" - "$BINARIES_DIR/first-stage.cpio.zst"
 
-case $boot in
-systemd-boot)
-    need sbsign sbsigntool
-    need faketime faketime
-    for kernel in "$BINARIES_DIR/bzImage" "$BINARIES_DIR/Image"; do if [ -e "$kernel" ]; then break; fi; done
-    ;;
-u-boot)
-    kernel=$BINARIES_DIR/Image.gz
-    # U-Boot starts a FIT image where UEFI starts a unified one.
-    export BOOT_IMAGE="$tree/board/fit.sh"
-    # RAUC speaks U-Boot's language here: its own environment instead of entries on an ESP.
-    install -m 0644 "$top/hw/raspberrypi/fw_env.config" "$root/etc/fw_env.config"
-    sed -i 's/^bootloader=.*/bootloader=uboot/; /^bootloader-custom-backend=/d' "$root/etc/rauc/system.conf"
-    ;;
-esac
+need sbsign sbsigntool
+need faketime faketime
+for kernel in "$BINARIES_DIR/bzImage" "$BINARIES_DIR/Image"; do if [ -e "$kernel" ]; then break; fi; done
 "$contract/assemble.sh" "$root" "$kernel" "$BINARIES_DIR/first-stage.cpio.zst" "$parts"

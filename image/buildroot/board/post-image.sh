@@ -9,13 +9,20 @@ need zstd zstd
 out=$BINARIES_DIR/arint
 mkdir -p "$out"
 
-case $boot in
-systemd-boot)
+if [ "$firmware" = u-boot ]; then
+    # What comes before systemd-boot lies on the ESP as well: the chip's firmware, its device trees, U-Boot.
+    ESP_FILES=$BINARIES_DIR/esp
+    export ESP_FILES
+    rm -rf "$ESP_FILES"
+    mkdir -p "$ESP_FILES"
+    cp -r "$BINARIES_DIR"/rpi-firmware/. "$ESP_FILES/"
+    cp "$BINARIES_DIR"/*.dtb "$BINARIES_DIR/u-boot.bin" "$ESP_FILES/"
     "$contract/disk.sh" "$parts" "$out"
+else
+    "$contract/disk.sh" "$parts" "$out"
+    # A board that starts from a card alone has nothing to install onto.
     "$contract/disk.sh" --installer "$parts" "$out"
-    ;;
-u-boot) "$tree/board/raspberrypi-disk.sh" "$parts" "$out" ;;
-esac
+fi
 "$contract/bundle.sh" "$parts" "$out/bundle.raucb"
 cp "$parts/manifest.json" "$out/"
 

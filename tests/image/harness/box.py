@@ -61,6 +61,8 @@ class Box:
     tpm: bool = False
     #: Firmware variables to start with; with them, Secure Boot's firmware is used.
     secure_vars: Path | None = None
+    #: A build of U-Boot that starts the box instead of OVMF (see `harness.uboot`).
+    uboot: Path | None = None
     #: Write every request to the disk into this file (see `harness.powercut`).
     write_log: Path | None = None
     #: Further disks (raw images), as USB sticks.
@@ -93,22 +95,26 @@ class Box:
             kind = "qcow2" if self.image.suffix == ".qcow2" else "raw"
             run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", self.image.resolve(), "-F", kind,
                  self.disk, f"{self.disk_gib}G"])
-        if not self.variables.exists():
+        if not self.variables.exists() and not self.uboot:
             # In this format, so that a snapshot of the running box has them too.
             run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", self.secure_vars or firmware(secure=False)[1],
                  self.variables])
 
     def command(self) -> list[str]:
         """The command line of QEMU."""
-        code, _ = firmware(secure=self.secure_vars is not None)
+        if self.uboot:
+            # U-Boot knows the screen of this machine only, and does not start without one.
+            start = ["-machine", "pc", "-vga", "std", "-bios", str(self.uboot)]
+        else:
+            code, _ = firmware(secure=self.secure_vars is not None)
+            start = ["-machine", "q35,smm=on" if self.secure_vars else "q35",
+                     "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}",
+                     "-drive", f"if=pflash,unit=1,format=qcow2,file={self.variables}"]
         words = [
-            tool("qemu-system-x86_64"), "-name", self.name, "-nodefaults", "-display", "none",
-            "-machine", "q35,smm=on" if self.secure_vars else "q35",
+            tool("qemu-system-x86_64"), "-name", self.name, "-nodefaults", "-display", "none", *start,
             # Without cmpxchg16b: QEMU 7.2's emulation of it breaks Linux 6.12 early in one start of two.
             "-accel", "tcg,thread=multi", "-cpu", "max,-cx16",
             "-smp", str(self.cpus), "-m", str(self.memory),
-            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}",
-            "-drive", f"if=pflash,unit=1,format=qcow2,file={self.variables}",
             "-chardev", f"socket,id=serial,path={self.folder}/serial.sock,server=on,wait=off,"
                         f"logfile={self.serial_log},logappend=on",
             "-serial", "chardev:serial",

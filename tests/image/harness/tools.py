@@ -30,6 +30,9 @@ PACKAGES = {
     "dnsmasq": "dnsmasq-base",
     "chronyd": "chrony",
     "wpa_supplicant": "wpasupplicant",
+    "objcopy": "binutils",
+    "objdump": "binutils",
+    "dpkg-deb": "dpkg",
 }
 
 OVMF = Path("/usr/share/OVMF")

@@ -257,7 +257,7 @@ mod tests {
     fn the_board_names_its_screens_and_its_led() {
         let read = |text: &str| toml::from_str::<Board>(text).unwrap();
         let board = read(
-            "id = \"a/b\"\nboot = \"u-boot\"\n[console]\ndevices = [\"tty0\", \"ttyAMA0,115200\"]\n[leds]\nidentify = \"ACT\"\nhealth = {good = \"ACT\"}\n",
+            "id = \"a/b\"\nfirmware = \"u-boot\"\n[console]\ndevices = [\"tty0\", \"ttyAMA0,115200\"]\n[leds]\nidentify = \"ACT\"\nhealth = {good = \"ACT\"}\n",
         );
         assert_eq!((board.id.as_str(), board.led()), ("a/b", Some("ACT")));
         assert_eq!(board.consoles(), ["tty1", "ttyAMA0"]);
