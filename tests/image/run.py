@@ -20,7 +20,10 @@ LANES = [
     ["test_harness.py", "test_first_stage.py", "test_units.py", "test_boards.py", "test_flash.py"],
 ]
 #: What `--whole` adds: long, or not yet seen to pass on the finished image (docs/testing-image.md).
-MORE = [["test_update.py"], ["test_powercut.py", "test_lan.py", "test_memory.py", "test_trust.py", "test_life.py"]]
+MORE = [
+    ["test_update.py"],
+    ["test_powercut.py", "test_lan.py", "test_memory.py", "test_trust.py", "test_life.py", "test_buildroot_steps.py", "test_uboot.py"],
+]
 
 
 
