@@ -34,6 +34,8 @@ losetup mount
 /lib/systemd/systemd-networkd systemd
 systemd-repart systemd
 /usr/lib/python3/dist-packages/redis python3-redis
+/usr/lib/python3/dist-packages/jwt python3-jwt
+ntlm_auth winbind
 LIST
         ;;
     # What builds the bench image; the rest of its tools come in a Debian tree of its own.

@@ -7,6 +7,40 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{ClientError, UnixClient, path_part};
+use crate::names::ObjectName;
+use crate::objects::HttpMethod;
+
+/// May a caller invoke something?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccessQuestion {
+    /// The security by which the caller would come in.
+    pub caller: ObjectName,
+    /// The service; may be left out where `channel` is given.
+    #[serde(default)]
+    pub service: Option<ObjectName>,
+    /// The channel; absent: any that invokes the service.
+    #[serde(default)]
+    pub channel: Option<ObjectName>,
+    /// The method; default: the channel's own, or `GET`.
+    #[serde(default)]
+    pub method: Option<HttpMethod>,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccessAnswer {
+    /// Whether it may.
+    pub allowed: bool,
+    /// The channel it is about.
+    #[serde(default)]
+    pub channel: Option<ObjectName>,
+    /// The grant that lets it.
+    #[serde(default)]
+    pub grant: Option<ObjectName>,
+    /// Why, in one sentence.
+    pub reason: String,
+}
 
 /// Sources to be checked together: what the set of modules would be after a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -266,6 +300,11 @@ impl Client {
     /// `POST /v1/invoke`.
     pub async fn invoke(&self, request: &InvokeRequest) -> Result<InvokeResponse, ClientError> {
         self.0.post("/v1/invoke", request).await
+    }
+
+    /// `POST /v1/access`; fails with code `not_found` where the question names what does not exist.
+    pub async fn access(&self, question: &AccessQuestion) -> Result<AccessAnswer, ClientError> {
+        self.0.post("/v1/access", question).await
     }
 
     /// `POST /v1/outgoing/{name}/ping`.

@@ -42,6 +42,9 @@ pub struct Config {
     pub worker_uid: u32,
     /// Folders, beside its own, that a worker may write to; default none.
     pub worker_writable: Vec<PathBuf>,
+    /// Whether the header `X-Forwarded-Client-Cert` is believed: only where the proxy in front of the balancer is the one
+    /// way in and always sets it itself; default false.
+    pub client_certificates: bool,
     /// Whether workers may open network connections of their own; default true, because existing services do.
     pub worker_network: bool,
     /// The executable that has the subcommand `worker-exec`; not in the file: tests run in another one.
@@ -70,6 +73,7 @@ impl Default for Config {
             enforce_service_invokes: false,
             worker_uid: 64_600,
             worker_writable: Vec::new(),
+            client_certificates: false,
             worker_network: true,
             worker_exec: None,
         }

@@ -5,7 +5,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use arapi::arsrv::{CheckRequest, CheckVerdict, InvokeRequest, InvokeResponse, PingResult, Status};
+use arapi::arsrv::{
+    AccessAnswer, AccessQuestion, CheckRequest, CheckVerdict, InvokeRequest, InvokeResponse,
+    PingResult, Status,
+};
 use arapi::error::ErrorCode;
 use arapi::names::{Kind, ObjectName};
 use arapi::objects::Spec;
@@ -23,6 +26,7 @@ use crate::call::{Call, Outcome};
 use crate::channel::Table;
 use crate::limits::Ticket;
 use crate::outgoing::Outgoing;
+use crate::security::explain;
 use crate::server::Workers;
 use crate::world::{Progress, World};
 
@@ -45,6 +49,7 @@ pub const ROUTES: &[Route] = &[
     Route { method: Method::POST, path: "/v1/check", name: "sources_check" },
     Route { method: Method::POST, path: "/v1/wait/{revision}", name: "revision_wait" },
     Route { method: Method::POST, path: "/v1/invoke", name: "service_invoke" },
+    Route { method: Method::POST, path: "/v1/access", name: "access_check" },
     Route { method: Method::POST, path: "/v1/outgoing/{name}/ping", name: "outgoing_ping" },
     Route { method: Method::GET, path: "/v1/status", name: "status" },
     Route { method: Method::GET, path: "/v1/logs", name: "log_list" },
@@ -75,6 +80,7 @@ pub fn router(control: Control) -> axum::Router {
             "sources_check" => post(sources_check),
             "revision_wait" => post(revision_wait),
             "service_invoke" => post(service_invoke),
+            "access_check" => post(access_check),
             "outgoing_ping" => post(outgoing_ping),
             "status" => get(status),
             // The log brings its own.
@@ -166,6 +172,14 @@ async fn service_invoke(
     };
     let cid = cid.to_string();
     Ok(Json(InvokeResponse { cid, status, content_type, body, body_base64, elapsed_ms }))
+}
+
+async fn access_check(
+    State(control): State<Control>,
+    Body(question): Body<AccessQuestion>,
+) -> Answer<AccessAnswer> {
+    let table = Arc::clone(&control.tables.borrow());
+    explain::answer(&table, &question).map(Json).map_err(ApiError::not_found)
 }
 
 async fn outgoing_ping(

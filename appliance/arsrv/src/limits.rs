@@ -85,11 +85,12 @@ pub struct Exceeded {
 
 /// What one request has taken from limits.
 #[derive(Debug)]
-pub struct Ticket<'l> {
+pub struct Ticket {
     /// The caller's address; None: it comes from inside.
     pub addr: Option<IpAddr>,
-    now: SystemTime,
-    taken: Vec<&'l Limiter>,
+    /// When it came.
+    pub now: SystemTime,
+    taken: Vec<Arc<Limiter>>,
     /// How the caller stands with the limit that has the least left.
     pub tightest: Option<Standing>,
 }
@@ -286,18 +287,18 @@ pub fn address(text: &str) -> Option<IpAddr> {
     bare.parse::<IpAddr>().ok().map(|addr| addr.to_canonical())
 }
 
-impl<'l> Ticket<'l> {
+impl Ticket {
     /// For a caller at an address, now.  Without an address it comes from inside.
     pub fn new(addr: Option<IpAddr>, now: SystemTime) -> Self {
         Self { addr, now, taken: Vec::new(), tightest: None }
     }
 
     /// Counts the request on a limit, if there is one.  Where it is above, what it took elsewhere is given back.
-    pub fn take(&mut self, limiter: Option<&'l Arc<Limiter>>) -> Result<(), Exceeded> {
+    pub fn take(&mut self, limiter: Option<&Arc<Limiter>>) -> Result<(), Exceeded> {
         let Some(limiter) = limiter else { return Ok(()) };
         match limiter.take(self.addr, self.now) {
             Ok(standing) => {
-                self.taken.push(limiter);
+                self.taken.push(Arc::clone(limiter));
                 self.tightest = match (self.tightest, standing) {
                     (Some(known), Some(new)) if known.remaining <= new.remaining => Some(known),
                     (known, new) => new.or(known),
@@ -308,6 +309,8 @@ impl<'l> Ticket<'l> {
                 for taken in self.taken.drain(..) {
                     taken.give_back(self.addr, self.now);
                 }
+                // What the caller is told is how it stands with the limit that refused it.
+                self.tightest = standing;
                 limiter.refused.fetch_add(1, Ordering::Relaxed);
                 if let Some(left_out) = limiter.log.count(Instant::now()) {
                     let remote =

@@ -1,8 +1,8 @@
 //! Connections out: REST calls on behalf of services, and where databases are.
 //!
 //! A service says which connection, method, path parameters and body; everything else is owned here: the
-//! pool, time limits, retries ([`attempt`]), the circuit breaker ([`breaker`]), health checks ([`health`]), credentials and
-//! TLS ([`tls`]).  Addresses are built in [`address`].
+//! pool, time limits, retries ([`attempt`]), the circuit breaker ([`breaker`]), health checks ([`health`]), TLS ([`tls`]) and
+//! credentials, of which tokens are made in [`oauth`] and NTLM is spoken by [`ntlm`] over [`lane`]s.  Addresses are built in [`address`].
 //!
 //! There is no limit on how many calls are under way on a connection: services limit themselves.  No
 //! proxy is taken from the environment.
@@ -15,6 +15,9 @@ pub mod attempt;
 pub mod breaker;
 pub mod connection;
 pub mod health;
+pub mod lane;
+pub mod ntlm;
+pub mod oauth;
 pub mod reconcile;
 pub mod sql;
 pub mod tls;
@@ -24,6 +27,7 @@ use std::sync::Arc;
 
 use arapi::arsrv::{OutgoingStatus, PingResult};
 use arapi::names::ObjectName;
+use arapi::objects::SecretText;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -36,6 +40,17 @@ use connection::{CallError, Rest, RestCall};
 pub struct Connections {
     /// The connections, by name.
     pub by_name: BTreeMap<ObjectName, Connection>,
+    /// Where tokens come from, by security.
+    pub tokens: BTreeMap<ObjectName, Tokens>,
+}
+
+/// Where the tokens of a security come from.
+#[derive(Debug, Clone)]
+pub enum Tokens {
+    /// They are made.
+    Made(Arc<oauth::TokenSource>),
+    /// There is one; None: it is not known now, or switched off.
+    Fixed(Option<SecretText>),
 }
 
 /// A connection out.
@@ -85,6 +100,28 @@ impl Outgoing {
         }
     }
 
+    /// A bearer token for calls that services make themselves.
+    async fn bearer_token(
+        &self,
+        name: &str,
+        scopes: Option<&[String]>,
+    ) -> Result<Value, CallError> {
+        let found = self.0.borrow().tokens.get(name).cloned();
+        let name = || name.to_owned();
+        match found {
+            Some(Tokens::Made(source)) => {
+                let made = source.token(scopes).await?;
+                let left = made.left().map(|left| left.as_secs());
+                Ok(json!({"token": made.token, "token_type": "Bearer", "expires_in": left}))
+            }
+            Some(Tokens::Fixed(Some(token))) => {
+                Ok(json!({"token": token, "token_type": "Bearer", "expires_in": null}))
+            }
+            Some(Tokens::Fixed(None)) => Err(CallError::SecretUnknown { name: name() }),
+            None => Err(CallError::NoSecurity { name: name() }),
+        }
+    }
+
     /// How the connections are, by name.
     pub fn status(&self) -> Vec<OutgoingStatus> {
         let connections = Arc::clone(&self.0.borrow());
@@ -127,6 +164,20 @@ impl Outgoing {
             }
             "rest_info" => Ok(no_body(self.rest(text("conn"))?.info())),
             "sql" => Ok(no_body(self.sql(text("name"))?)),
+            "bearer_token" => {
+                let scopes = connection::scopes(&request.meta);
+                let making = self.bearer_token(text("name"), scopes.as_deref());
+                let left = request.deadline.saturating_duration_since(std::time::Instant::now());
+                match tokio::time::timeout(left, making).await {
+                    Ok(made) => Ok(no_body(made?)),
+                    Err(_) => Err(CallError::Timeout {
+                        name: text("name").to_owned(),
+                        address: "its endpoint".to_owned(),
+                        limit: left,
+                        attempts: 1,
+                    }),
+                }
+            }
             op => Err(CallError::UnknownOp { op: op.to_owned() }),
         }
     }

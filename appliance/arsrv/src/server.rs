@@ -1,9 +1,10 @@
 //! The core from start to stop, in the order in which it happens.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arapi::arsrv::{CheckRequest, CheckVerdict};
 use arbase::http::ListenError;
@@ -21,7 +22,9 @@ use crate::http::body::Budget;
 use crate::http::{Door, listen};
 use crate::outgoing::{self, Connections, Outgoing};
 use crate::pool::{self, Pool, PoolStatus};
-use crate::security::{Secrets, attempts::Attempts};
+use crate::security::attempts::Attempts;
+use crate::security::tokens::Tokens;
+use crate::security::{Secrets, Shared};
 use crate::world::{self, Progress, World};
 
 /// The socket of the data path, which the balancer speaks to.
@@ -87,6 +90,14 @@ pub enum StartError {
     /// A socket cannot be served.
     #[error("cannot serve requests")]
     Listen(#[source] ListenError),
+    /// Which tokens were logged out cannot be read or kept.
+    #[error("cannot keep `{}`", path.display())]
+    Tokens {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// The running core.  Dropping it stops it without waiting.
@@ -151,6 +162,14 @@ impl Server {
         let http_socket = open(HTTP_SOCKET)?;
         let control_socket = open(CONTROL_SOCKET)?;
 
+        // Which tokens were logged out.
+        let ended = config.state_dir.join("ended-tokens");
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let tokens = std::fs::create_dir_all(&config.state_dir)
+            .and_then(|()| Tokens::open(&ended, i64::try_from(seconds).unwrap_or(i64::MAX)))
+            .map_err(|source| StartError::Tokens { path: ended, source })?;
+        let shared = Arc::new(Shared { tokens: Arc::new(tokens), ..Shared::default() });
+
         // What is configured.
         let store = arapi::arclst::Client::in_runtime_dir(&config.runtime_dir);
         let progress = Progress::of(&[
@@ -197,6 +216,7 @@ impl Server {
             Secrets::of(store),
             publish_table,
             defaults,
+            Arc::clone(&shared),
             progress.clone(),
             inner_stop.clone(),
         )));
@@ -216,6 +236,9 @@ impl Server {
             budget: Budget::of(memory.saturating_mul(2)),
             max_body_bytes: config.max_body_bytes,
             ide_attempts: Attempts::default(),
+            log_in_attempts: Attempts::default(),
+            shared: Arc::clone(&shared),
+            client_certificates: config.client_certificates,
             return_tracebacks: config.return_tracebacks,
         });
 

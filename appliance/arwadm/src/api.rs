@@ -2,7 +2,7 @@
 
 use arapi::arclst::{Change, Expect, Transaction};
 use arapi::arsrv::InvokeRequest;
-use arapi::arsrv::{InvokeResponse, ModuleSource, PingResult};
+use arapi::arsrv::{AccessAnswer, AccessQuestion, InvokeResponse, ModuleSource, PingResult};
 use arapi::arwadm::{
     AuditEntry, AuditPage, AuditQuery, ChangeRequest, ClaimInfo, ClaimRequest, DeployAnswer,
     DeployRequest, Done, HistoryView, IdeDeployRequest, InvokeBody, LoginRequest, ModuleInfo,
@@ -366,6 +366,15 @@ pub(crate) async fn service_invoke(
     Path(name): Path<String>,
     Body(request): Body<Option<InvokeBody>>,
 ) -> Answer<InvokeResponse> {
+    if let Some(user) = &caller.user {
+        let people = app.mirror.first().await;
+        if !people.may_invoke(user.as_str(), &name) {
+            return Err(ApiError::new(
+                ErrorCode::Forbidden,
+                format!("the roles of user `{user}` do not let it invoke service `{name}`"),
+            ));
+        }
+    }
     let InvokeBody { payload, timeout_ms } = request.unwrap_or_default();
     let call = InvokeRequest { service: name.clone(), payload, timeout_ms };
     let limit = timeout_ms.map_or(90_000, |ms| ms.saturating_add(5000));
@@ -374,6 +383,15 @@ pub(crate) async fn service_invoke(
     let answered = answered.map_err(|err| passed_on("invoke a service", &err))?;
     app.note(vec![app.entry(&caller, format!("Service/{name}"))]).await?;
     Ok(Json(answered))
+}
+
+/// May a caller invoke something?
+pub(crate) async fn access_check(
+    State(app): State<App>,
+    query: Result<Query<AccessQuestion>, axum::extract::rejection::QueryRejection>,
+) -> Answer<AccessAnswer> {
+    let answered = app.arsrv().access(&parse_query(query)?).await;
+    answered.map(Json).map_err(|err| passed_on("look who may invoke what", &err))
 }
 
 pub(crate) async fn outgoing_ping(

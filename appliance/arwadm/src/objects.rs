@@ -7,7 +7,7 @@ use arapi::arwadm::{
     AuditEntry, ChangeRequest, ChangedObject, ObjectView, ResetAnswer, TransactionAnswer,
 };
 use arapi::error::ErrorCode;
-use arapi::objects::SecretField;
+use arapi::objects::{SecretField, SecuritySpec};
 use arapi::{ClientError, Kind, Object, ObjectName, Spec};
 use arbase::http::{ApiError, current_cid};
 use serde_json::Value;
@@ -120,6 +120,14 @@ pub(crate) async fn transact(
 pub(crate) async fn reset(app: &App, caller: &Caller, name: &str) -> Result<ResetAnswer, ApiError> {
     let object = app.arclst().object(Kind::Security, name).await;
     let mut object = object.map_err(|err| passed_on("get a security", &err))?;
+    if let Spec::Security(SecuritySpec::TlsKeyCert(_)) = &object.spec {
+        return Err(ApiError::new(
+            ErrorCode::Conflict,
+            format!(
+                "Security `{name}` has a certificate and a key, which cannot be made here; give new ones"
+            ),
+        ));
+    }
     let mut spec = object.spec.to_json();
     for (field, secret) in object.spec.secrets_mut() {
         if let SecretField::Secret(named) = secret

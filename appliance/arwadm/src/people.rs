@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arapi::arclst::{Client, WatchEvent};
+use arapi::objects::access::fits_pattern;
 use arapi::objects::{Permission, RoleSpec, TokenSpec, UserSpec};
 use arapi::{Kind, Object, ObjectName, Spec};
 use arbase::{Chain, Stop};
@@ -111,6 +112,16 @@ impl People {
         };
         let roles = user.roles.iter().filter_map(|role| self.roles.get(role));
         roles.flat_map(|role| role.permissions.iter().copied()).collect()
+    }
+
+    /// Whether a user may invoke a service by hand: one of its roles that lets it operate has a pattern that fits.
+    pub(crate) fn may_invoke(&self, user: &str, service: &str) -> bool {
+        let Some(user) = self.users.get(user).filter(|user| user.is_active) else { return false };
+        let mut roles = user.roles.iter().filter_map(|role| self.roles.get(role));
+        roles.any(|role| {
+            role.permissions.contains(&Permission::Operate)
+                && role.services.iter().any(|pattern| fits_pattern(pattern, service))
+        })
     }
 
     /// Whom a token stands for at the moment `now_ms`.

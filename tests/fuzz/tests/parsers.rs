@@ -103,3 +103,33 @@ fn yaml_documents() {
         arctl::read_yaml("fuzz.yaml", text).ok();
     });
 }
+
+#[test]
+fn rate_limits() {
+    check!().with_type::<String>().for_each(|text| arapi::limits::fuzz(text));
+}
+
+#[test]
+fn tokens() {
+    check!().with_type::<String>().for_each(|text| arsrv::security::jwt::fuzz(text));
+}
+
+#[test]
+fn key_sets() {
+    check!().for_each(arsrv::security::issuer::fuzz);
+}
+
+#[test]
+fn client_certificates() {
+    check!().for_each(arsrv::security::certificate::fuzz);
+}
+
+#[test]
+fn username_tokens() {
+    check!().with_type::<String>().for_each(|text| arsrv::security::wss::fuzz(text));
+}
+
+#[test]
+fn ntlm_challenges() {
+    check!().for_each(arsrv::outgoing::ntlm::fuzz);
+}

@@ -326,6 +326,20 @@ impl SecuritySpec {
         }
     }
 
+    /// Whether channels can ask for it.
+    pub fn opens_channels(&self) -> bool {
+        match self {
+            Self::Basic { .. }
+            | Self::ApiKey { .. }
+            | Self::Bearer { .. }
+            | Self::Jwt(_)
+            | Self::JwtIssuer(_)
+            | Self::Wss(_)
+            | Self::TlsChannel(_) => true,
+            Self::TlsKeyCert(_) | Self::Oauth(_) | Self::Ntlm(_) => false,
+        }
+    }
+
     /// Whether it is in use.
     pub fn is_active(&self) -> bool {
         match self {

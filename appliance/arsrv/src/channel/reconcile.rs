@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arapi::names::Kind;
-use arapi::objects::{SecretField, SecuritySpec, Spec};
+use arapi::objects::{SecretField, Spec};
 use arbase::Stop;
 use tokio::sync::watch;
 
 use super::table::{Defaults, Table};
-use crate::security::Secrets;
-use crate::security::credentials::Fingerprint;
+use crate::security::{Secrets, Shared};
 use crate::world::{Progress, World};
 
 /// The name under which it reports to [`Progress`].
@@ -26,6 +25,7 @@ pub async fn run(
     mut secrets: Secrets,
     tables: watch::Sender<Arc<Table>>,
     defaults: Defaults,
+    shared: Arc<Shared>,
     progress: Progress,
     stop: Stop,
 ) {
@@ -33,8 +33,9 @@ pub async fn run(
         let world = Arc::clone(&worlds.borrow_and_update());
         let missing = secrets.refresh(&world, &needed(&world)).await;
         let before = Arc::clone(&tables.borrow());
-        let known = |name: &str| Some(Fingerprint::of(secrets.get(name)?.0.as_bytes()));
-        let table = Arc::new(Table::plan(&world, known, &before, defaults));
+        let known = |name: &str| secrets.get(name).cloned();
+        let now = SystemTime::now();
+        let table = Arc::new(Table::plan(&world, known, &before, defaults, &shared, now));
         log_changes(&before, &table);
         tables.send_replace(table);
         progress.report(RECONCILER, world.revision);
@@ -48,14 +49,17 @@ pub async fn run(
 
 /// The secrets that channels compare.
 fn needed(world: &World) -> BTreeSet<String> {
-    let secret = |object: &Arc<arapi::Object>| match &object.spec {
-        Spec::Security(
-            SecuritySpec::Basic { password: SecretField::Secret(name), is_active: true, .. }
-            | SecuritySpec::ApiKey { key: SecretField::Secret(name), is_active: true, .. },
-        ) => Some(name.clone()),
-        _ => None,
-    };
-    world.of_kind(Kind::Security).filter_map(secret).collect()
+    let mut names = BTreeSet::new();
+    for object in world.of_kind(Kind::Security) {
+        let Spec::Security(spec) = &object.spec else { continue };
+        if spec.is_active() && spec.opens_channels() {
+            names.extend(spec.secrets().into_iter().filter_map(|field| match field {
+                SecretField::Secret(name) => Some(name.clone()),
+                SecretField::Value(_) | SecretField::Generate(_) => None,
+            }));
+        }
+    }
+    names
 }
 
 fn log_changes(before: &Table, after: &Table) {

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arapi::arsrv::ChannelStatus;
 use arapi::names::{Kind, ObjectName};
-use arapi::objects::{ChannelSpec, DataFormat, HttpMethod, Spec};
+use arapi::objects::{ChannelSpec, DataFormat, HttpMethod, SecretText, Spec};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use serde_json::json;
@@ -16,8 +16,9 @@ use super::accept::MediaRange;
 use super::pattern::Pattern;
 use super::stable_id;
 use crate::limits::{Limiter, Limits};
-use crate::security::credentials::Fingerprint;
-use crate::security::{Gate, attempts::Attempts};
+use crate::security::attempts::Attempts;
+use crate::security::grants::{Granted, Grants};
+use crate::security::{Gate, Keys, Shared};
 use crate::world::World;
 
 /// The security that deployments from editors need.
@@ -41,6 +42,10 @@ pub struct Table {
     pub ide: Gate,
     /// How much may come in.
     pub limits: Limits,
+    /// What opens gates.
+    pub keys: Keys,
+    /// Who may invoke what.
+    pub grants: Grants,
     exact: HashMap<Box<[u8]>, Box<[Arc<Channel>]>>,
     patterns: Vec<(Pattern, Vec<Arc<Channel>>)>,
     /// All of them, the inactive and hidden ones too, by name.
@@ -60,6 +65,8 @@ pub struct Channel {
     pub standing: Standing,
     /// Who may pass.
     pub gate: Gate,
+    /// Where a caller needs a grant: those that fit.
+    pub granted: Option<Granted>,
     /// How much may come in by it.
     pub limit: Option<Arc<Limiter>>,
     /// How often its service may be invoked.
@@ -119,17 +126,21 @@ pub struct Found<'t> {
 impl Table {
     /// Builds the table of a world.
     ///
-    /// `secret` gives fingerprints of secrets as far as they are known; counts go on from `before`.
+    /// `secret` gives the values of secrets as far as they are known; counts go on from `before`.
     pub fn plan(
         world: &World,
-        secret: impl Fn(&str) -> Option<Fingerprint>,
+        secret: impl Fn(&str) -> Option<SecretText>,
         before: &Self,
         defaults: Defaults,
+        shared: &Shared,
+        now: SystemTime,
     ) -> Self {
         let limits = Limits::plan(world, &before.limits);
+        let keys = Keys::plan(world, &limits, secret, shared, now);
+        let grants = Grants::plan(world);
         let mut table = Self { revision: world.revision, ..Self::default() };
         if let Ok(name) = ObjectName::parse(IDE_PUBLISHER) {
-            table.ide = Gate::of_one(&name, world, &secret);
+            table.ide = Gate::of_one(&name, &keys);
         }
         let mut exact: HashMap<Box<[u8]>, Vec<Arc<Channel>>> = HashMap::new();
         let mut patterns: Vec<(Pattern, Vec<Arc<Channel>>)> = Vec::new();
@@ -141,7 +152,8 @@ impl Table {
                 name: name.clone(),
                 service: spec.service.as_str().into(),
                 standing: standing(spec, world),
-                gate: Gate::of(spec, world, &limits, &secret),
+                gate: Gate::of(spec, world, &keys),
+                granted: spec.use_rbac.then(|| grants.of_channel(name, spec.service.as_str())),
                 limit: limits.of(Kind::Channel, name).cloned(),
                 service_limit: limits.of(Kind::Service, &spec.service).cloned(),
                 timeout: timeout(spec, world, defaults.timeout),
@@ -194,6 +206,8 @@ impl Table {
             (pattern.rank(), channels.first().map(|channel| channel.name.clone()))
         });
         table.limits = limits;
+        table.keys = keys;
+        table.grants = grants;
         table.patterns = patterns;
         table.exact = exact.into_iter().map(|(path, found)| (path, found.into())).collect();
         table

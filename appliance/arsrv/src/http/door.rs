@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use arapi::names::Cid;
+use arapi::names::{Cid, ObjectName};
 use arapi::objects::{DataFormat, HttpMethod};
 use arbase::Chain;
 use http::header::{ALLOW, CONTENT_ENCODING, WWW_AUTHENTICATE};
@@ -23,7 +23,10 @@ use crate::call::{Call, Failure, Invoker, Outcome};
 use crate::channel::path;
 use crate::channel::table::{Channel, Found, Table};
 use crate::limits::{self, Exceeded, Ticket};
-use crate::security::{Gate, Passed, Refusal, attempts::Attempts, credentials::Basic};
+use crate::security::attempts::Attempts;
+use crate::security::certificate::ClientCertificate;
+use crate::security::credentials::Basic;
+use crate::security::{Gate, Passed, Presented, Refusal, Shared};
 
 /// Bodies up to this size are checked for JSON at once, larger ones on a thread of their own.
 const JSON_AT_ONCE: usize = 256 * 1024;
@@ -48,8 +51,14 @@ pub struct Door {
     pub max_body_bytes: u64,
     /// Failed attempts to deploy from an editor.
     pub ide_attempts: Attempts,
+    /// Failed attempts to log in.
+    pub log_in_attempts: Attempts,
     /// Whether callers see the arguments of exceptions.
     pub return_tracebacks: bool,
+    /// What gates share.
+    pub shared: Arc<Shared>,
+    /// Whether the header with a client's certificate is believed.
+    pub client_certificates: bool,
 }
 
 impl std::fmt::Debug for Door {
@@ -118,29 +127,41 @@ impl Door {
         answer
     }
 
-    async fn of_channel<'t>(
+    async fn of_channel(
         &self,
         parts: &Parts,
         body: Incoming,
         cid: &Cid,
         peer: &Peer,
-        found: &Found<'t>,
+        found: &Found<'_>,
         method: HttpMethod,
         path: &[u8],
-        ticket: &mut Ticket<'t>,
+        ticket: &mut Ticket,
     ) -> Answer {
         let channel = found.channel;
         let format = channel.spec.data_format;
-        if channel.may_be_limited() {
+        if !channel.gate.is_open() || channel.may_be_limited() {
             ticket.addr = limits::address(document::remote(&parts.headers, peer));
         }
         if let Err(exceeded) = ticket.take(channel.limit.as_ref()) {
             return limited(channel, cid, &exceeded);
         }
-        let passed = match channel.gate.check(&parts.headers) {
+        let certificate = (self.client_certificates && channel.gate.asks_certificate())
+            .then(|| ClientCertificate::of_headers(&parts.headers))
+            .flatten();
+        let mut presented = Presented::of_headers(&parts.headers, ticket.addr, ticket.now);
+        presented.certificate = certificate.as_ref();
+        let passed = match channel.gate.pass(&presented, &self.shared.slowing).await {
             Ok(passed) => passed,
             Err(refusal) => return refused(channel, cid, peer, &parts.headers, &refusal),
         };
+        let passed = passed.as_deref();
+        if let Some(granted) = &channel.granted {
+            let caller = passed.map(|passed| &passed.name);
+            if caller.and_then(|caller| granted.find(caller, method)).is_none() {
+                return not_granted(channel, cid, caller);
+            }
+        }
         let taken = match passed {
             Some(passed) if channel.checks_caller() => ticket.take(passed.limit.as_ref()),
             Some(_) | None => Ok(()),
@@ -306,6 +327,19 @@ fn log_failure(cid: &Cid, channel: &Channel, failure: &Failure) {
     }
 }
 
+/// The answer to a caller that nothing was granted to here.
+fn not_granted(channel: &Channel, cid: &Cid, caller: Option<&ObjectName>) -> Answer {
+    if let Some(left_out) = channel.counts.attempts.count(Instant::now()) {
+        log::warn!(
+            cid:% = cid, channel:% = channel.name, service:% = channel.service,
+            user:? = caller, left_out;
+            "caller has no grant"
+        );
+    }
+    let sentence = Value::from("this caller may not invoke this service");
+    answer::error(channel.spec.data_format, StatusCode::FORBIDDEN, cid, &sentence)
+}
+
 /// The answer to a request that is above a limit.
 fn limited(channel: &Channel, cid: &Cid, exceeded: &Exceeded) -> Answer {
     channel.counts.limited.fetch_add(1, Ordering::Relaxed);
@@ -359,6 +393,13 @@ pub(super) fn of_refusal(gate: &Gate, format: DataFormat, cid: &Cid, refusal: &R
             StatusCode::SERVICE_UNAVAILABLE,
             "credentials cannot be checked now; try again".to_owned(),
         ),
+        Refusal::Slowed(wait) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            format!(
+                "too many failed attempts from this address; try again in {} s",
+                seconds(*wait)
+            ),
+        ),
     };
     let mut answer = answer::error(format, status, cid, &Value::from(sentence));
     match refusal {
@@ -375,9 +416,18 @@ pub(super) fn of_refusal(gate: &Gate, format: DataFormat, cid: &Cid, refusal: &R
         Refusal::Unknown(_) => {
             answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        Refusal::Slowed(wait) => {
+            let wait = HeaderValue::from(seconds(*wait));
+            answer.headers_mut().insert(http::header::RETRY_AFTER, wait);
+        }
         Refusal::Forbidden | Refusal::Both => {}
     }
     answer
+}
+
+/// Whole seconds, never too few.
+fn seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 /// Longest time for the body of a request for a path of our own.

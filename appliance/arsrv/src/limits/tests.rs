@@ -112,6 +112,10 @@ fn what_is_refused_by_one_limit_is_not_counted_on_the_others() {
         ticket.take(Some(only(&first))).unwrap();
         let ended = ticket.take(Some(only(&second)));
         assert_eq!(ended.is_ok(), round == 0);
+        assert_eq!(
+            ticket.tightest.map(|standing| (standing.limit, standing.remaining)),
+            Some((1, 0))
+        );
     }
     assert_eq!(passes(only(&first), "192.0.2.1", NOON, 20), 9);
     assert_eq!(only(&second).refused.load(Ordering::Relaxed), 4);

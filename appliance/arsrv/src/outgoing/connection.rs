@@ -19,7 +19,10 @@ use super::address::{self, AddressError};
 use super::attempt::{self, Answered, Failed, Sent};
 use super::breaker::{Breaker, Ended, Pass};
 use super::health::Health;
-use super::tls::{self, TlsError, Trust};
+use super::lane::Lane;
+use super::ntlm::{Credentials, Lanes};
+use super::oauth::{Made, NoToken, TokenSource};
+use super::tls::{self, Identity, TlsError, Trust};
 use crate::call::{WorkerReply, WorkerRequest};
 use crate::http::answer::CID;
 
@@ -36,6 +39,8 @@ pub struct Rest {
     client: Result<reqwest::Client, TlsError>,
     credentials: Option<(HeaderName, HeaderValue)>,
     breaker: Mutex<Breaker>,
+    /// Connections that NTLM has let in.
+    lanes: Lanes<Lane>,
 }
 
 /// What a connection is made from.
@@ -45,10 +50,12 @@ pub struct Basis {
     pub spec: OutgoingRest,
     /// The credentials it presents.
     pub presents: Presents,
+    /// The certificate it presents beside them; Some(None): it is not known now, or switched off.
+    pub identity: Option<Option<Identity>>,
 }
 
 /// The credentials a connection presents.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Presents {
     /// None.
     Nothing,
@@ -71,8 +78,20 @@ pub enum Presents {
         /// The token.
         token: SecretText,
     },
+    /// A token that is made for it (RFC 6749).
+    Oauth {
+        /// Where it is made.
+        source: Arc<TokenSource>,
+    },
+    /// NTLM.
+    Ntlm(Credentials),
     /// The secret is not known now.
     Unknown,
+    /// The security is of a type that only channels ask for.
+    Foreign {
+        /// Which.
+        security: String,
+    },
     /// The security is switched off, or gone.
     Inactive {
         /// Which.
@@ -108,6 +127,8 @@ pub struct RestCall {
     pub deadline: Instant,
     /// The request it belongs to.
     pub cid: Cid,
+    /// The scopes its token is to have, where they are not those that are configured.
+    pub scopes: Option<Vec<String>>,
 }
 
 /// What is behind an error, in the words of whoever found it.
@@ -160,6 +181,23 @@ pub enum CallError {
         /// The connection.
         name: String,
     },
+    /// There is no token for it.
+    #[error("outgoing connection `{name}` has no token")]
+    Token {
+        /// The connection.
+        name: String,
+        /// Why.
+        source: NoToken,
+    },
+    /// There is no security of this name that tokens come from.
+    #[error("there is no security `{name}` of type `oauth` or `bearer`")]
+    NoSecurity {
+        /// The name.
+        name: String,
+    },
+    /// No token can be made.
+    #[error(transparent)]
+    NoToken(#[from] NoToken),
     /// The service asked for something that cannot be sent.
     #[error("outgoing connection `{name}`: {fault}")]
     BadRequest {
@@ -268,12 +306,15 @@ impl CallError {
     /// The word for workers (docs/worker-protocol.md).
     pub fn type_name(&self) -> &'static str {
         match self {
-            Self::NotFound { .. } | Self::WrongType { .. } => "not-found",
+            Self::NotFound { .. } | Self::WrongType { .. } | Self::NoSecurity { .. } => "not-found",
             Self::Inactive { .. } | Self::SecurityInactive { .. } => "inactive",
             Self::UnknownOp { .. } | Self::BadRequest { .. } | Self::Address { .. } => {
                 "bad-request"
             }
-            Self::SecretUnknown { .. } | Self::Tls { .. } => "refused",
+            Self::SecretUnknown { .. }
+            | Self::Tls { .. }
+            | Self::Token { .. }
+            | Self::NoToken(_) => "refused",
             Self::CircuitOpen { .. } => "circuit-open",
             Self::Timeout { .. } => "timeout",
             Self::Unreachable { .. } | Self::Broken { .. } => "connection",
@@ -335,7 +376,17 @@ impl RestCall {
             attempt: Duration::from_millis(attempt),
             deadline: request.deadline,
             cid: request.cid.clone(),
+            scopes: scopes(meta),
         })
+    }
+}
+
+/// The scopes in a worker's request.
+pub(super) fn scopes(meta: &Value) -> Option<Vec<String>> {
+    match meta.get("scopes")? {
+        Value::String(text) => Some(text.split_whitespace().map(ToOwned::to_owned).collect()),
+        Value::Array(scopes) => Some(scopes.iter().map(plain).collect()),
+        _ => None,
     }
 }
 
@@ -352,7 +403,7 @@ impl Rest {
     /// Makes a connection; opens nothing yet.
     pub fn new(name: String, basis: Basis, counts: Arc<Counts>) -> Self {
         let spec = &basis.spec;
-        let client = client(spec);
+        let client = client(spec, basis.identity.as_ref().and_then(Option::as_ref));
         if let Err(err) = &client {
             log::error!(connection = name, error:% = arbase::Chain(err); "outgoing connection cannot be set up");
         }
@@ -364,6 +415,7 @@ impl Rest {
             client,
             credentials: credentials(&basis.presents),
             breaker: Mutex::new(Breaker::new(spec.circuit_breaker.failures, open_for)),
+            lanes: Lanes::new(usize::try_from(spec.pool_size).unwrap_or(usize::MAX)),
             basis,
         }
     }
@@ -407,6 +459,11 @@ impl Rest {
         }
         match &self.basis.presents {
             Presents::Unknown => return Err(CallError::SecretUnknown { name: name() }),
+            Presents::Foreign { security } => {
+                let fault =
+                    format!("its security `{security}` is of a type that only channels ask for");
+                return Err(CallError::Tls { name: name(), fault });
+            }
             Presents::Inactive { security } => {
                 let security = security.clone();
                 return Err(CallError::SecurityInactive { name: name(), security });
@@ -414,7 +471,12 @@ impl Rest {
             Presents::Nothing
             | Presents::Basic { .. }
             | Presents::ApiKey { .. }
-            | Presents::Bearer { .. } => {}
+            | Presents::Bearer { .. }
+            | Presents::Oauth { .. }
+            | Presents::Ntlm(_) => {}
+        }
+        if self.basis.identity.as_ref().is_some_and(Option::is_none) {
+            return Err(CallError::SecretUnknown { name: name() });
         }
         match &self.client {
             Ok(client) => Ok(client),
@@ -427,10 +489,7 @@ impl Rest {
         self.counts.calls.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
         let ended = match self.usable() {
-            Ok(client) => {
-                self.present(&mut call.headers);
-                self.attempts(client, &call).await
-            }
+            Ok(client) => self.with_credentials(client, &mut call).await,
             Err(err) => Err(err),
         };
         let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
@@ -457,6 +516,44 @@ impl Rest {
         ended.map(|answered| reply(answered, elapsed_ms))
     }
 
+    /// Makes the call with what the connection presents.  A token that is refused is asked for anew, once.
+    async fn with_credentials(
+        &self,
+        client: &reqwest::Client,
+        call: &mut RestCall,
+    ) -> Result<Answered, CallError> {
+        let Some(made) = self.present(call).await? else {
+            return self.attempts(client, call).await;
+        };
+        let answered = self.attempts(client, call).await?;
+        let Presents::Oauth { source } = &self.basis.presents else { return Ok(answered) };
+        if answered.status != http::StatusCode::UNAUTHORIZED {
+            return Ok(answered);
+        }
+        source.spoil(&made);
+        // Without another token the service sees the refusal.
+        match self.present(call).await {
+            Ok(Some(again)) if again.token != made.token => self.attempts(client, call).await,
+            Ok(_) | Err(_) => Ok(answered),
+        }
+    }
+
+    /// One attempt, with the connection's way of showing who it is.
+    async fn once(&self, client: &reqwest::Client, call: &RestCall) -> Result<Answered, Failed> {
+        let most = self.basis.spec.max_response_bytes;
+        match &self.basis.presents {
+            Presents::Ntlm(credentials) => {
+                let patience = Duration::from_millis(self.basis.spec.connect_timeout_ms);
+                let tls = || {
+                    let identity = self.basis.identity.as_ref().and_then(Option::as_ref);
+                    tls::config_with(trust(&self.basis.spec), identity)
+                };
+                super::lane::once(&self.lanes, credentials, call, most, patience, tls).await
+            }
+            _ => attempt::once(client, call, most).await,
+        }
+    }
+
     async fn attempts(
         &self,
         client: &reqwest::Client,
@@ -469,7 +566,7 @@ impl Rest {
             let pass = self.admit()?;
             let left = call.deadline.saturating_duration_since(Instant::now());
             let limit = call.attempt.min(left);
-            let once = attempt::once(client, call, spec.max_response_bytes);
+            let once = Box::pin(self.once(client, call));
             let ended = match tokio::time::timeout(limit, once).await {
                 Ok(ended) => ended,
                 Err(_) => Err(Failed::Late { limit }),
@@ -552,12 +649,11 @@ impl Rest {
         let url = address::build(&spec.host, path, &Map::new(), &[])
             .map_err(|source| CallError::Address { name: self.name.clone(), source })?;
         let mut headers = HeaderMap::new();
-        self.present(&mut headers);
         let cid = cid.cloned().unwrap_or_else(Cid::random);
         if let Ok(value) = HeaderValue::from_str(cid.as_str()) {
             headers.insert(CID, value);
         }
-        let call = RestCall {
+        let mut call = RestCall {
             method: method(spec.ping_method),
             url,
             headers,
@@ -565,10 +661,12 @@ impl Rest {
             attempt: Duration::from_millis(spec.timeout_ms),
             deadline,
             cid,
+            scopes: None,
         };
+        self.present(&mut call).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         let limit = call.attempt.min(left);
-        let once = attempt::once(client, &call, spec.max_response_bytes);
+        let once = Box::pin(self.once(client, &call));
         let ended = match tokio::time::timeout(limit, once).await {
             Ok(ended) => ended,
             Err(_) => Err(Failed::Late { limit }),
@@ -576,11 +674,41 @@ impl Rest {
         ended.map_err(|failed| self.error(failed, &call.url, 1))
     }
 
-    /// Puts the credentials in, in place of what the service may have set there.
-    fn present(&self, headers: &mut HeaderMap) {
+    /// Puts the credentials in, in place of what the service may have set there.  Gives the token, if it is one that
+    /// was made.
+    async fn present(&self, call: &mut RestCall) -> Result<Option<Arc<Made>>, CallError> {
         if let Some((name, value)) = &self.credentials {
-            headers.insert(name, value.clone());
+            call.headers.insert(name, value.clone());
         }
+        let source = match &self.basis.presents {
+            Presents::Oauth { source } => source,
+            Presents::Ntlm(_) => {
+                call.headers.remove(AUTHORIZATION);
+                return Ok(None);
+            }
+            _ => return Ok(None),
+        };
+        let left = call.deadline.saturating_duration_since(Instant::now());
+        let made = match tokio::time::timeout(left, source.token(call.scopes.as_deref())).await {
+            Ok(made) => {
+                made.map_err(|source| CallError::Token { name: self.name.clone(), source })?
+            }
+            Err(_) => {
+                let address = self.address();
+                let name = self.name.clone();
+                return Err(CallError::Timeout {
+                    name,
+                    address,
+                    limit: whole_ms(left),
+                    attempts: 1,
+                });
+            }
+        };
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", made.token))
+            .map_err(|_| CallError::SecretUnknown { name: self.name.clone() })?;
+        value.set_sensitive(true);
+        call.headers.insert(AUTHORIZATION, value);
+        Ok(Some(made))
     }
 
     fn error(&self, failed: Failed, url: &Url, attempts: u32) -> CallError {
@@ -668,16 +796,19 @@ impl Drop for Admitted<'_> {
     }
 }
 
-fn client(spec: &OutgoingRest) -> Result<reqwest::Client, TlsError> {
+fn trust(spec: &OutgoingRest) -> Trust<'_> {
     let is_tls = spec.host.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
     // Without TLS no authority has to be read.
-    let trust = if spec.validate_tls && is_tls {
+    if spec.validate_tls && is_tls {
         Trust::Authorities(spec.tls_ca_pem.as_deref())
     } else {
         Trust::Anyone
-    };
+    }
+}
+
+fn client(spec: &OutgoingRest, own: Option<&Identity>) -> Result<reqwest::Client, TlsError> {
     reqwest::Client::builder()
-        .tls_backend_preconfigured(tls::config(trust)?)
+        .tls_backend_preconfigured(tls::config_with(trust(spec), own)?)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .pool_max_idle_per_host(usize::try_from(spec.pool_size).unwrap_or(usize::MAX))
@@ -699,7 +830,12 @@ fn credentials(presents: &Presents) -> Option<(HeaderName, HeaderValue)> {
             (HeaderName::from_bytes(header.as_bytes()).ok()?, key.0.clone())
         }
         Presents::Bearer { token } => (AUTHORIZATION, format!("Bearer {}", token.0)),
-        Presents::Nothing | Presents::Unknown | Presents::Inactive { .. } => return None,
+        Presents::Nothing
+        | Presents::Oauth { .. }
+        | Presents::Ntlm(_)
+        | Presents::Unknown
+        | Presents::Foreign { .. }
+        | Presents::Inactive { .. } => return None,
     };
     let mut value = HeaderValue::from_bytes(text.as_bytes()).ok()?;
     value.set_sensitive(true);

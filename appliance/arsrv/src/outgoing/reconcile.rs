@@ -15,8 +15,11 @@ use tokio::task::JoinHandle;
 
 use super::connection::{Basis, Counts, Presents, Rest};
 use super::health::keep_checking;
+use super::ntlm::Credentials;
+use super::oauth::TokenSource;
 use super::sql::Sql;
-use super::{Connection, Connections};
+use super::tls::Identity;
+use super::{Connection, Connections, Tokens};
 use crate::security::Secrets;
 use crate::world::{Progress, World};
 
@@ -47,9 +50,12 @@ pub async fn run(
     loop {
         let world = Arc::clone(&worlds.borrow_and_update());
         let missing = secrets.refresh(&world, &needed(&world)).await;
-        let wanted = plan(&world, |name| secrets.get(name).cloned());
         let before = Arc::clone(&connections.borrow());
-        let (after, made) = execute(wanted, &before);
+        let known = |name: &str| secrets.get(name).cloned();
+        let tokens = tokens(&world, known, &before.tokens);
+        let wanted = plan(&world, known, &tokens);
+        let (mut after, made) = execute(wanted, &before);
+        after.tokens = tokens;
         checks.retain(|name, _| after.by_name.contains_key(name));
         for name in &made {
             checks.remove(name);
@@ -84,47 +90,90 @@ impl Drop for Checking {
 /// The secrets that connections present.
 fn needed(world: &World) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for object in world.of_kind(Kind::Outgoing) {
-        let field = match &object.spec {
-            Spec::Outgoing(OutgoingSpec::Sql(sql)) => sql.password.as_ref(),
-            Spec::Outgoing(OutgoingSpec::Rest(rest)) => {
-                security(rest, world).and_then(|spec| match spec {
-                    SecuritySpec::Basic { password: field, .. }
-                    | SecuritySpec::ApiKey { key: field, .. }
-                    | SecuritySpec::Bearer { token: field, .. } => Some(field),
-                    _ => None,
-                })
-            }
-            _ => None,
-        };
-        if let Some(SecretField::Secret(name)) = field {
+    let mut need = |field: &SecretField| {
+        if let SecretField::Secret(name) = field {
             names.insert(name.clone());
+        }
+    };
+    for object in world.of_kind(Kind::Outgoing) {
+        match &object.spec {
+            Spec::Outgoing(OutgoingSpec::Sql(sql)) => sql.password.iter().for_each(&mut need),
+            Spec::Outgoing(OutgoingSpec::Rest(rest)) => {
+                for name in rest.security.iter().chain(&rest.tls_client) {
+                    let spec = security(name, world);
+                    spec.map(SecuritySpec::secrets).into_iter().flatten().for_each(&mut need);
+                }
+            }
+            _ => {}
+        }
+    }
+    // Services may ask for the tokens of any.
+    for object in world.of_kind(Kind::Security) {
+        if let Spec::Security(spec @ (SecuritySpec::Oauth(_) | SecuritySpec::Bearer { .. })) =
+            &object.spec
+        {
+            spec.secrets().into_iter().for_each(&mut need);
         }
     }
     names
 }
 
-fn security<'w>(rest: &OutgoingRest, world: &'w World) -> Option<&'w SecuritySpec> {
-    match &world.object(Kind::Security, rest.security.as_ref()?)?.spec {
+fn security<'w>(name: &ObjectName, world: &'w World) -> Option<&'w SecuritySpec> {
+    match &world.object(Kind::Security, name)?.spec {
         Spec::Security(spec) => Some(spec),
         _ => None,
     }
+}
+
+fn value(field: &SecretField, secret: impl Fn(&str) -> Option<SecretText>) -> Option<SecretText> {
+    match field {
+        SecretField::Secret(name) => secret(name),
+        SecretField::Value(_) | SecretField::Generate(_) => None,
+    }
+}
+
+/// Where tokens come from; sources whose security did not change go on with what they have.
+fn tokens(
+    world: &World,
+    secret: impl Fn(&str) -> Option<SecretText>,
+    before: &BTreeMap<ObjectName, Tokens>,
+) -> BTreeMap<ObjectName, Tokens> {
+    let mut tokens = BTreeMap::new();
+    for object in world.of_kind(Kind::Security) {
+        let name = &object.name;
+        let one = match &object.spec {
+            Spec::Security(SecuritySpec::Oauth(spec)) => {
+                let secret = value(&spec.client_secret, &secret);
+                match before.get(name) {
+                    Some(Tokens::Made(source)) if source.is_made_from(spec, secret.as_ref()) => {
+                        Tokens::Made(Arc::clone(source))
+                    }
+                    _ => Tokens::Made(Arc::new(TokenSource::new(name.as_str(), spec, secret))),
+                }
+            }
+            Spec::Security(SecuritySpec::Bearer { token, is_active, .. }) => {
+                Tokens::Fixed(if *is_active { value(token, &secret) } else { None })
+            }
+            _ => continue,
+        };
+        tokens.insert(name.clone(), one);
+    }
+    tokens
 }
 
 /// What each connection is to be.
 pub fn plan(
     world: &World,
     secret: impl Fn(&str) -> Option<SecretText>,
+    tokens: &BTreeMap<ObjectName, Tokens>,
 ) -> BTreeMap<ObjectName, Wanted> {
-    let value = |field: &SecretField| match field {
-        SecretField::Secret(name) => secret(name),
-        SecretField::Value(_) | SecretField::Generate(_) => None,
-    };
+    let value = |field: &SecretField| value(field, &secret);
     let mut wanted = BTreeMap::new();
     for object in world.of_kind(Kind::Outgoing) {
         let one = match &object.spec {
             Spec::Outgoing(OutgoingSpec::Rest(spec)) => Wanted::Rest(Box::new(Basis {
-                presents: presents(spec, world, value),
+                presents: presents(spec, world, value, tokens),
+                identity: identity(spec, world, value),
                 spec: spec.clone(),
             })),
             Spec::Outgoing(OutgoingSpec::Sql(spec)) => Wanted::Sql(Box::new(Sql {
@@ -143,11 +192,13 @@ fn presents(
     spec: &OutgoingRest,
     world: &World,
     value: impl Fn(&SecretField) -> Option<SecretText>,
+    tokens: &BTreeMap<ObjectName, Tokens>,
 ) -> Presents {
     let Some(name) = &spec.security else { return Presents::Nothing };
-    let found = match security(spec, world) {
+    let inactive = || Presents::Inactive { security: name.to_string() };
+    let found = match security(name, world) {
         Some(found) if found.is_active() => found,
-        Some(_) | None => return Presents::Inactive { security: name.to_string() },
+        Some(_) | None => return inactive(),
     };
     let presents = match found {
         SecuritySpec::Basic { username, password, .. } => {
@@ -157,9 +208,38 @@ fn presents(
             value(key).map(|key| Presents::ApiKey { header: header.clone(), key })
         }
         SecuritySpec::Bearer { token, .. } => value(token).map(|token| Presents::Bearer { token }),
-        _ => None,
+        SecuritySpec::Oauth(_) => match tokens.get(name) {
+            Some(Tokens::Made(source)) => Some(Presents::Oauth { source: Arc::clone(source) }),
+            Some(Tokens::Fixed(_)) | None => None,
+        },
+        SecuritySpec::Ntlm(spec) => value(&spec.password)
+            .map(|password| Presents::Ntlm(Credentials::new(&spec.username, &password.0))),
+        // In the handshake, see `identity`.
+        SecuritySpec::TlsKeyCert(_) => Some(Presents::Nothing),
+        SecuritySpec::Jwt(_)
+        | SecuritySpec::JwtIssuer(_)
+        | SecuritySpec::Wss(_)
+        | SecuritySpec::TlsChannel(_) => return Presents::Foreign { security: name.to_string() },
     };
     presents.unwrap_or(Presents::Unknown)
+}
+
+/// The certificate a connection presents, if it is to present one.
+fn identity(
+    spec: &OutgoingRest,
+    world: &World,
+    value: impl Fn(&SecretField) -> Option<SecretText>,
+) -> Option<Option<Identity>> {
+    let is_one =
+        |name: &&ObjectName| matches!(security(name, world), Some(SecuritySpec::TlsKeyCert(_)));
+    let name = spec.tls_client.as_ref().or(spec.security.as_ref().filter(is_one))?;
+    let own = match security(name, world) {
+        Some(SecuritySpec::TlsKeyCert(own)) if own.is_active => own,
+        // One that is to be shown and cannot be is not left out.
+        _ => return Some(None),
+    };
+    let (certificate, key) = (value(&own.certificate), value(&own.key));
+    Some(certificate.zip(key).map(|(certificate, key)| Identity { certificate, key }))
 }
 
 /// Makes what is new or different; the rest stays as it is.  Gives the names of what was made.
@@ -236,7 +316,7 @@ mod tests {
     }
 
     fn made(before: &Connections, world: &World, secret: &str) -> (Connections, Vec<String>) {
-        let (after, made) = execute(plan(world, token(secret)), before);
+        let (after, made) = execute(plan(world, token(secret), &BTreeMap::new()), before);
         (after, made.into_iter().map(|name| name.to_string()).collect())
     }
 
@@ -255,7 +335,7 @@ mod tests {
     }
 
     fn presented(world: &World, secret: impl Fn(&str) -> Option<SecretText>) -> Presents {
-        match plan(world, secret).remove("b") {
+        match plan(world, secret, &BTreeMap::new()).remove("b") {
             Some(Wanted::Rest(basis)) => basis.presents,
             other => panic!("{other:?}"),
         }

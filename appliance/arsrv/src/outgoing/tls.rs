@@ -6,11 +6,12 @@
 
 use std::sync::{Arc, OnceLock};
 
+use arapi::objects::SecretText;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 /// Why TLS cannot be set up.
@@ -19,6 +20,9 @@ pub enum TlsError {
     /// The connection's certificate authority cannot be read.
     #[error("`tls_ca_pem` is not a certificate in PEM: {0}")]
     Pem(String),
+    /// The connection's own certificate or key cannot be used.
+    #[error("the {0} that it is to present cannot be used: {1}")]
+    Own(&'static str, String),
     /// There is no authority at all.
     #[error(
         "this system has no certificate authorities; install `ca-certificates` or give the connection a `tls_ca_pem`"
@@ -38,19 +42,47 @@ pub enum Trust<'a> {
     Anyone,
 }
 
-/// The configuration for a connection.
+/// What a connection shows of itself (mutual TLS), both in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, with what leads to its authority behind it.
+    pub certificate: SecretText,
+    /// The key.
+    pub key: SecretText,
+}
+
+/// The configuration for a connection that shows nothing of itself.
 pub fn config(trust: Trust<'_>) -> Result<ClientConfig, TlsError> {
+    config_with(trust, None)
+}
+
+/// The configuration for a connection.
+pub fn config_with(trust: Trust<'_>, own: Option<&Identity>) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|err| TlsError::Setup(err.to_string()))?;
-    let mut config = match trust {
-        Trust::Anyone => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-            .with_no_client_auth(),
-        Trust::Authorities(own) => {
-            builder.with_webpki_verifier(verifier(own, provider)?).with_no_client_auth()
+    let builder = match trust {
+        Trust::Anyone => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+        }
+        Trust::Authorities(own) => builder.with_webpki_verifier(verifier(own, provider)?),
+    };
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let chain = CertificateDer::pem_slice_iter(own.certificate.0.as_bytes())
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|err| TlsError::Own("certificate", err.to_string()))?;
+            if chain.is_empty() {
+                let fault = "there is no `BEGIN CERTIFICATE` in it".to_owned();
+                return Err(TlsError::Own("certificate", fault));
+            }
+            let key = PrivateKeyDer::from_pem_slice(own.key.0.as_bytes())
+                .map_err(|err| TlsError::Own("key", err.to_string()))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|err| TlsError::Own("key", err.to_string()))?
         }
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];

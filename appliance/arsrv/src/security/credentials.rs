@@ -52,6 +52,13 @@ impl Basic {
     }
 }
 
+/// The token in `Authorization: Bearer …` (RFC 6750); None if there is none.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
 /// Stands for a secret where it only has to be compared.
 #[derive(Clone, Copy)]
 pub struct Fingerprint([u8; 32]);

@@ -28,6 +28,7 @@ fn photos() -> Deployed {
         timeout_ms: Some(5),
         max_concurrency: None,
         group: "slow".to_owned(),
+        rate_limit: None,
     };
     Deployed {
         modules: [("photos".to_owned(), (7, module))].into(),

@@ -22,7 +22,14 @@ fn world(channels: &[(&str, Value)]) -> World {
 }
 
 fn table(channels: &[(&str, Value)]) -> Table {
-    Table::plan(&world(channels), |_| None, &Table::default(), DEFAULTS)
+    Table::plan(
+        &world(channels),
+        |_| None,
+        &Table::default(),
+        DEFAULTS,
+        &Shared::default(),
+        SystemTime::UNIX_EPOCH,
+    )
 }
 
 #[track_caller]
@@ -161,7 +168,14 @@ fn counts_go_on_when_a_channel_is_changed() {
     let name = ObjectName::parse("a").unwrap();
     before.channel(&name).unwrap().counts.calls.fetch_add(3, Ordering::Relaxed);
     let world = world(&[("a", json!({"url_path": "/b"}))]);
-    let after = Table::plan(&world, |_| None, &before, DEFAULTS);
+    let after = Table::plan(
+        &world,
+        |_| None,
+        &before,
+        DEFAULTS,
+        &Shared::default(),
+        SystemTime::UNIX_EPOCH,
+    );
     assert_eq!(after.channel(&name).unwrap().status().calls, 3);
 }
 

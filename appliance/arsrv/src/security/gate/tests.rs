@@ -17,6 +17,11 @@ fn world() -> World {
             (Kind::Security, "lost", basic("lost", true)),
             (Kind::Security, "key", json!({"type": "api_key", "key": {"secret": "key"}})),
             (Kind::Security, "bear", json!({"type": "bearer", "token": {"secret": "bear"}})),
+            (
+                Kind::Security,
+                "out",
+                json!({"type": "ntlm", "username": "x", "password": {"secret": "key"}}),
+            ),
             (Kind::SecurityGroup, "both", json!({"members": ["anna", "key"]})),
         ],
     )
@@ -26,10 +31,12 @@ fn gate(security: &[&str], groups: &[&str]) -> Gate {
     let spec =
         json!({"url_path": "/x", "service": "s", "security": security, "security_groups": groups});
     let Ok(Spec::Channel(spec)) = Spec::parse(Kind::Channel, "c", spec) else { panic!() };
-    Gate::of(&spec, &world(), &Limits::default(), |name| {
+    let secret = |name: &str| {
         let (_, value) = SECRETS.iter().find(|(known, _)| *known == name)?;
-        Some(Fingerprint::of(value.as_bytes()))
-    })
+        Some(SecretText((*value).to_owned()))
+    };
+    let (world, limits, shared) = (world(), Limits::default(), Shared::default());
+    Gate::of(&spec, &world, &Keys::plan(&world, &limits, secret, &shared, UNIX_EPOCH))
 }
 
 fn basic(user: &str, password: &str) -> (&'static str, String) {
@@ -47,8 +54,9 @@ fn check(gate: &Gate, sent: &[(&'static str, String)], expected: Result<Option<&
     for (name, value) in sent {
         headers.append(*name, HeaderValue::from_str(value).unwrap());
     }
-    let found = gate.check(&headers).map(|passed| passed.map(|p| p.name.as_str()));
-    assert_eq!(found, expected, "{sent:?}");
+    let found = gate.check(&Presented::of_headers(&headers, None, UNIX_EPOCH));
+    let found = found.map(|passed| passed.map(|passed| passed.name.to_string()));
+    assert_eq!(found, expected.map(|name| name.map(ToOwned::to_owned)), "{sent:?}");
 }
 
 #[test]
@@ -104,12 +112,21 @@ fn an_inactive_security_opens_nothing() {
 }
 
 #[test]
-fn a_bearer_token_opens_no_channel() {
+fn a_fixed_bearer_token_opens() {
     let gate = gate(&["bear"], &[]);
-    check(&gate, &[("authorization", "Bearer t".to_owned())], Err(Refusal::Unauthorized));
+    check(&gate, &[("authorization", "Bearer t".to_owned())], Ok(Some("bear")));
+    check(&gate, &[("authorization", "bearer  t".to_owned())], Ok(Some("bear")));
+    check(&gate, &[("authorization", "Bearer u".to_owned())], Err(Refusal::Unauthorized));
+    assert_eq!(gate.challenges(), ["Bearer realm=\"bear\""]);
+}
+
+#[test]
+fn what_only_connections_present_opens_nothing() {
+    let gate = gate(&["out"], &[]);
+    assert!(gate.is_shut());
     assert_eq!(
         gate.faults(),
-        ["security `bear` is a bearer token, which only outgoing connections use"]
+        ["security `out` is of type `ntlm`, which only outgoing connections use"]
     );
 }
 
@@ -148,8 +165,9 @@ fn a_service_sees_which_security_let_the_request_in() {
     let mut headers = HeaderMap::new();
     let (name, value) = basic("anna", "pw-a");
     headers.insert(name, HeaderValue::from_str(&value).unwrap());
-    let document = &gate.check(&headers).unwrap().unwrap().document;
-    let document: serde_json::Value = serde_json::from_slice(document).unwrap();
+    let presented = Presented::of_headers(&headers, None, UNIX_EPOCH);
+    let document = gate.check(&presented).unwrap().unwrap().document;
+    let document: serde_json::Value = serde_json::from_slice(&document).unwrap();
     assert_eq!(document["name"], "anna");
     assert_eq!(document["type"], "basic_auth");
     assert_eq!(document["username"], "anna");
