@@ -19,6 +19,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import images  # noqa: E402
+from harness.api import ApiError  # noqa: E402
 from harness.box import Box  # noqa: E402
 from harness.lan import Lan, Station  # noqa: E402
 
@@ -114,7 +115,13 @@ def lan(folder: Path, request: pytest.FixtureRequest) -> Iterator[Lan]:
 def settle(box: Box) -> None:
     """Claims a box and gives it a service with a channel."""
     box.claim()
-    box.api.deploy("image_echo.py", SERVICE)
+    try:
+        box.api.deploy("image_echo.py", SERVICE)
+    except ApiError as err:
+        # A worker that starts has half a minute, which a machine with many other things to do may not give it.
+        if "not loaded after" not in err.message:
+            raise
+        box.api.deploy("image_echo.py", SERVICE)
     box.api.put("Channel", "image-echo", CHANNEL)
 
 
