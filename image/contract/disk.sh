@@ -15,6 +15,8 @@ parts=$1 out=$2
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=image/contract/layout.sh
 . "$here/layout.sh"
+# shellcheck disable=SC2034  # read by eval
+[ $name = image ] || { UUID_disk=$UUID_installer_disk UUID_esp=$UUID_installer_esp; }
 : "${SOURCE_DATE_EPOCH:?}" "${KEYS:?}"
 SFDISK=${SFDISK:-sfdisk} MKFS_VFAT=${MKFS_VFAT:-mkfs.vfat} MCOPY=${MCOPY:-mcopy} MMD=${MMD:-mmd}
 ZSTD=${ZSTD:-zstd} PYTHON3=${PYTHON3:-python3}

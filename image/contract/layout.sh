@@ -20,9 +20,14 @@ TYPE_blackbox=6e17deb9-f0e6-531e-b2f0-8133ae74861f
 TYPE_state=e944b984-fc41-5133-9859-6bce59f4a9b6
 TYPE_data=860ca9b9-e6bd-56cd-8e75-eda0d5218db3
 
-# The same on every box, as the partitions are found by label; the identity of a box is in its `state`.
+# The same in every image; a box gives its disk and its ESP new ones at its first start, and the installer does for the
+# disk it writes, so that no two disks of one machine are taken for each other.  The others may stay: partitions are
+# found by label, on the disk that the boot loader came from.
 UUID_disk=2e550940-f638-56f6-a154-c0041de9fab9
 UUID_esp=33a121c7-2a8a-59ae-be3a-0c01d9e63416
+# A stick with the installer is not to be taken for a disk that has the image and was never started.
+UUID_installer_disk=5d2b346d-b6f8-570e-a3e2-e7884c133bc9
+UUID_installer_esp=59b9933f-f29a-5bcd-8e11-bed4ef02955b
 UUID_boot_a=d4482e3f-7fee-5fb9-a486-72e9126b74b7
 UUID_boot_b=c353d867-46c9-5401-9395-904910143c28
 UUID_slot_a=33e6557f-2531-53ff-b907-9411d0f44efb

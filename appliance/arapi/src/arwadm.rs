@@ -10,7 +10,7 @@ use crate::names::{Kind, ObjectName};
 use crate::objects::Permission;
 
 /// `GET /v1/claim`: what a stranger may know of a box.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClaimInfo {
     /// Whether the box has its first admin.
     pub claimed: bool,
@@ -24,6 +24,9 @@ pub struct ClaimInfo {
     /// Present while the recovery system runs: why it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<String>,
+    /// Present on an unclaimed box that refused a seed file: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed_refused: Option<String>,
 }
 
 /// `POST /v1/claim`: makes the first admin.  Possible once, with the code that the box shows.

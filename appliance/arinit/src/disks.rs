@@ -32,6 +32,8 @@ impl Partition {
 pub(crate) struct Disk {
     pub(crate) name: String,
     pub(crate) partitions: BTreeMap<String, Partition>,
+    /// Whether it hangs on USB, or can be taken out otherwise: a stick or a card.
+    pub(crate) is_plugged: bool,
 }
 
 impl Disk {
@@ -50,6 +52,7 @@ pub(crate) fn find(sys: &Path, dev: &Path, loader: Option<&str>) -> io::Result<V
         let Some(partition) = device.ok().and_then(|device| read(&device.path())) else { continue };
         let disk = disks.entry(partition.disk.clone()).or_default();
         disk.name.clone_from(&partition.disk);
+        disk.is_plugged = is_plugged(&sys.join("class/block").join(&partition.name));
         disk.partitions.insert(partition.label.clone(), partition);
     }
     let mut disks: Vec<Disk> = disks
@@ -65,7 +68,8 @@ pub(crate) fn find(sys: &Path, dev: &Path, loader: Option<&str>) -> io::Result<V
             partition.uuid = entry.map(|entry| entry.id.clone());
         }
     }
-    disks.sort_by_key(|disk| !is_loaders(disk, loader));
+    // A copy of this box's disk that somebody plugged in has the same identifiers: it is not what is meant.
+    disks.sort_by_key(|disk| (!is_loaders(disk, loader), disk.is_plugged));
     Ok(disks)
 }
 
@@ -73,6 +77,31 @@ pub(crate) fn find(sys: &Path, dev: &Path, loader: Option<&str>) -> io::Result<V
 pub(crate) fn is_loaders(disk: &Disk, loader: Option<&str>) -> bool {
     let mut uuids = disk.partitions.values().filter_map(|partition| partition.uuid.as_deref());
     loader.is_some_and(|loader| uuids.any(|uuid| uuid.eq_ignore_ascii_case(loader)))
+}
+
+/// Whether the disk of this partition can be taken out by hand.
+fn is_plugged(partition: &Path) -> bool {
+    let Ok(real) = fs::canonicalize(partition) else { return false };
+    let removable = real.parent().map(|disk| disk.join("removable"));
+    real.to_string_lossy().contains("/usb")
+        || removable
+            .and_then(|path| fs::read_to_string(path).ok())
+            .is_some_and(|text| text.trim() == "1")
+}
+
+/// What udev is told: of several disks with partitions of our names, only this one's are linked by their labels.
+///
+/// Without it `/dev/disk/by-partlabel/slot-b` may lead to a stick with the installer, or to another box's disk.
+pub(crate) fn link_rules(disk: &str) -> String {
+    format!(
+        "# Written by arinit: the partitions of other disks are not this box's, whatever they are called.\n\
+         SUBSYSTEM!=\"block\", GOTO=\"arint_end\"\n\
+         ENV{{DEVTYPE}}!=\"partition\", GOTO=\"arint_end\"\n\
+         KERNELS==\"{disk}\", GOTO=\"arint_end\"\n\
+         ENV{{PARTNAME}}==\"esp|boot-?|slot-?|recovery|blackbox|state|data\", \
+         ENV{{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}}=\"1\"\n\
+         LABEL=\"arint_end\"\n"
+    )
 }
 
 fn read(device: &Path) -> Option<Partition> {
@@ -148,6 +177,36 @@ mod tests {
         assert_eq!(disk.get("slot-a").unwrap().node(), Path::new("/dev/sda2"));
         assert_eq!(disk.get("slot-a").unwrap().device, "254:2");
         assert!(is_loaders(disk, Some(uuid("sda"))) && !is_loaders(disk, None));
+    }
+
+    #[test]
+    fn of_two_with_the_same_identifiers_the_one_that_cannot_be_taken_out_is_meant() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sys, dev) = (dir.path().join("sys"), dir.path().join("dev"));
+        fs::create_dir_all(&dev).unwrap();
+        let uuid = "33A121C7-2A8A-59AE-BE3A-0C01D9E63416";
+        for disk in ["sda", "vda"] {
+            partition(&sys, disk, 1, "esp");
+            partition(&sys, disk, 2, "slot-a");
+            table(&dev, disk, uuid);
+        }
+        fs::write(sys.join("devices/sda/removable"), "1\n").unwrap();
+        let found = find(&sys, &dev, Some(uuid)).unwrap();
+        assert_eq!(found[0].name, "vda");
+        assert!(found.iter().all(|disk| is_loaders(disk, Some(uuid))));
+    }
+
+    #[test]
+    fn udev_is_told_which_disk_is_meant_in_words_that_it_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let rules = dir.path().join("10-arint-disk.rules");
+        fs::write(&rules, link_rules("nvme0n1")).unwrap();
+        let checked = Command::new("udevadm").arg("verify").arg("--no-style").arg(&rules).output();
+        let checked = checked.expect("udevadm is needed (Debian package udev)");
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+        // Debian 12 has no `verify` yet; there the image's own udev is the judge.
+        assert!(checked.status.success() || said.contains("verify"), "{said}");
+        assert!(link_rules("nvme0n1").contains("KERNELS==\"nvme0n1\", GOTO"));
     }
 
     #[test]

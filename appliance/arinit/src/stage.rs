@@ -410,6 +410,11 @@ fn leave_word(boot: &Boot) -> Result<(), StageError> {
     fs::write(path, text).map_err(failed)?;
     // Opening it loads the driver, when something needs one: systemd-repart does at the first start.
     kernel::make_node("/dev/loop-control", 10, 237);
+    let rules = Path::new("/run/udev/rules.d");
+    let path = rules.join("10-arint-disk.rules");
+    let written = fs::create_dir_all(rules)
+        .and_then(|()| fs::write(&path, disks::link_rules(&boot.partitions.name)));
+    written.map_err(|err| StageError::Prepare(path, err))?;
     // The name by which tools know the device, until udev makes it anew.
     std::os::unix::fs::symlink("../dm-0", "/dev/mapper/root").ok();
     Ok(())

@@ -1,31 +1,36 @@
 //! `arint os install`: what a stick with the installer does: writes its own system to the box's own disk.
 //!
 //! It lists the box's disks, never the stick it runs from, and asks on every console for the name of one; or it takes
-//! the name from `arint-install.toml` on the stick.  It does not touch `state` and `data`: the disk makes them at its
-//! first start.
+//! the name from the seed file on the stick, which then goes along to the disk.  It makes neither `state` nor `data`:
+//! the disk makes them at its first start.
 //!
-//! **Invariant:** nothing is written before a person typed the disk's name, or the file says `erase = true`.
+//! **Invariant:** a disk with anything on it is written only if a person typed its name and then `erase`, or if the
+//! seed file says `erase = true`.
 
-mod table;
+pub(crate) mod table;
 mod write;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use arbase::Chain;
-use rand::RngCore as _;
+use arboot::gpt::Gpt;
 use serde::Deserialize;
 
+use crate::updates::seed::{self, FILE, Install, RECEIPT, SIGNATURE, Seed, SeedError, TAKEN};
 use write::{Names, WriteError};
 
 const STARTED: &str = "/run/arint-boot.json";
 const MOUNT: &str = "/run/arint-install";
-/// The file on the stick that answers instead of a person.
-const ANSWERS: &str = "arint-install.toml";
+/// What is typed to give up what lies on a disk.
+const ERASE: &str = "erase";
+/// So much at both ends of a disk is zero if there is nothing on it.
+const LOOKED_AT: u64 = 1 << 20;
 
 /// `arint os install`.
 #[derive(Debug, clap::Args)]
@@ -63,9 +68,17 @@ pub(crate) enum InstallError {
     /// Nothing to install to.
     #[error("this box has no disk of its own with {0} MiB or more; plug one in and start again")]
     NoDisk(u64),
-    /// The file on the stick is no answer.
-    #[error("`{ANSWERS}` on the stick: {0}")]
-    Answers(String),
+    /// The seed on the stick is none, or cannot be copied.
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    /// The seed on the stick names a disk that is not there.
+    #[error("`{FILE}` on the stick names the disk `{0}`, and this box has {1}")]
+    NoSuchDisk(String, String),
+    /// The seed on the stick names a disk that is not empty.
+    #[error(
+        "on `{0}` {1}, and `{FILE}` on the stick does not say `erase = true`, so nothing is written"
+    )]
+    NotEmpty(String, Content),
     /// Writing.
     #[error("`{}` was not installed to, and starts nothing", disk.display())]
     Write {
@@ -102,15 +115,57 @@ struct Disk {
     name: String,
     bytes: u64,
     model: String,
+    content: Content,
 }
 
-/// What `arint-install.toml` may say.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Answers {
-    disk: String,
-    #[serde(default)]
-    erase: bool,
+/// What is on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Nothing.
+    Empty,
+    /// A box's system.
+    Box,
+    /// Something else.
+    Other,
+}
+
+impl std::fmt::Display for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "is nothing",
+            Self::Box => "is the system of a box, with its data",
+            Self::Other => "is something else",
+        })
+    }
+}
+
+impl Content {
+    /// Looks at a disk; one that cannot be read may hold anything.
+    fn of(disk: &Path, bytes: u64) -> Self {
+        let is_box = Gpt::read(disk).is_ok_and(|table| {
+            ["esp", "slot-a"].iter().all(|label| table.labelled(label).is_some())
+        });
+        if is_box {
+            return Self::Box;
+        }
+        let looked = File::open(disk).and_then(|file| {
+            let mut piece = vec![0; usize::try_from(LOOKED_AT).unwrap_or_default()];
+            let mut is_zero = |at| -> std::io::Result<bool> {
+                file.read_exact_at(&mut piece, at)?;
+                Ok(piece.iter().all(|byte| *byte == 0))
+            };
+            Ok(is_zero(0)? && is_zero(bytes.saturating_sub(LOOKED_AT))?)
+        });
+        if looked.unwrap_or(false) { Self::Empty } else { Self::Other }
+    }
+}
+
+/// The seed file on the stick, and what it says.
+#[derive(Debug)]
+struct OnStick {
+    seed: Seed,
+    /// The files that go along: the seed, and its signature if it has one.
+    files: Vec<(&'static str, Vec<u8>)>,
 }
 
 /// Runs it.
@@ -156,32 +211,23 @@ fn run(args: &InstallArgs, consoles: &Consoles) -> Result<(), InstallError> {
     if disks.is_empty() {
         return Err(InstallError::NoDisk(needed.div_ceil(1 << 20)));
     }
-    let answers = answers(&stick_path)?;
-    let chosen = match &answers {
-        Some(answers) => {
-            if !answers.erase {
-                return Err(InstallError::Answers(
-                    "`erase = true` is missing, so nothing is written".to_owned(),
-                ));
-            }
-            chosen(&answers.disk, &disks, Path::new("/dev/disk/by-id")).ok_or_else(|| {
-                let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
-                let names = names.join(", ");
-                InstallError::Answers(format!(
-                    "this box has no disk `{}`; it has {names}",
-                    answers.disk
-                ))
-            })?
-        }
-        None => ask(consoles, &version, &disks),
-    };
+    let found = on_stick(&stick_path).and_then(|found| {
+        let wanted = found.as_ref().and_then(|found| found.seed.install.as_ref());
+        let chosen = wanted.map(|wanted| unattended(wanted, &disks)).transpose()?;
+        Ok((found, chosen))
+    });
+    // What the seed cannot decide, a person may.
+    let (found, unattended) = found.unwrap_or_else(|err| {
+        consoles.say(&format!("\nNot installed by itself: {}.\n", Chain(&err)));
+        (None, None)
+    });
+    let is_unattended = unattended.is_some();
+    let chosen = unattended.unwrap_or_else(|| ask(consoles, &version, &disks));
 
     let disk_path = Path::new("/dev").join(&chosen.name);
     consoles.say(&format!("Installing to {} ({}).\n", chosen.name, size(chosen.bytes)));
     let disk = open(&disk_path, true)?;
-    let mut names = Names { disk: [0; 16], esp: [0; 16] };
-    rand::rng().fill_bytes(&mut names.disk);
-    rand::rng().fill_bytes(&mut names.esp);
+    let names = Names { disk: table::fresh(), esp: table::fresh() };
     let verity = verity();
     let mut shown = String::new();
     write::write(
@@ -201,9 +247,13 @@ fn run(args: &InstallArgs, consoles: &Consoles) -> Result<(), InstallError> {
     )
     .map_err(|source| InstallError::Write { disk: disk_path.clone(), source })?;
     drop(disk);
-    finish(&disk_path, verity.as_ref(), root_hash.as_deref())?;
+    finish(&disk_path, verity.as_ref(), root_hash.as_deref(), found.as_ref())?;
+    if let Some(found) = found.filter(|found| found.seed.admin.is_some()) {
+        consoles.say("The seed file goes along to the disk.\n");
+        use_up(&stick_path, &found);
+    }
 
-    if answers.is_some() {
+    if is_unattended {
         consoles
             .say("\nInstalled.  Take the stick out and switch the box on; it switches off now.\n");
         end("poweroff");
@@ -216,7 +266,12 @@ fn run(args: &InstallArgs, consoles: &Consoles) -> Result<(), InstallError> {
 }
 
 /// What is done on the written disk: its own entry only, and its root held against the signed hash.
-fn finish(disk: &Path, verity: Option<&Verity>, hash: Option<&str>) -> Result<(), InstallError> {
+fn finish(
+    disk: &Path,
+    verity: Option<&Verity>,
+    hash: Option<&str>,
+    seed: Option<&OnStick>,
+) -> Result<(), InstallError> {
     let call = |program: &str, args: &[&str]| {
         let failed = |said: String| InstallError::After {
             disk: disk.to_owned(),
@@ -259,7 +314,9 @@ fn finish(disk: &Path, verity: Option<&Verity>, hash: Option<&str>) -> Result<()
     let place_name = place.display().to_string();
     call("mkdir", &["-p", &place_name])?;
     call("mount", &["-t", "vfat", "-o", "nodev,nosuid,noexec", &esp, &place_name])?;
-    let mut unwanted = vec![place.join(ANSWERS)];
+    // What lay on the stick's first partition came along with it.
+    let mut unwanted: Vec<PathBuf> =
+        [FILE, SIGNATURE, TAKEN, RECEIPT].iter().map(|name| place.join(name)).collect();
     if let Ok(entries) = std::fs::read_dir(place.join("loader/entries")) {
         unwanted.extend(entries.flatten().map(|entry| entry.path()).filter(|path| {
             path.file_name().is_some_and(|name| name.to_string_lossy().contains("install"))
@@ -268,12 +325,22 @@ fn finish(disk: &Path, verity: Option<&Verity>, hash: Option<&str>) -> Result<()
     for path in unwanted {
         std::fs::remove_file(path).ok();
     }
+    let copied = seed.filter(|seed| seed.seed.admin.is_some()).map_or(Ok(()), |seed| {
+        seed.files.iter().try_for_each(|(name, bytes)| std::fs::write(place.join(name), bytes))
+    });
     let still = std::fs::read_dir(place.join("loader/entries"))
         .map(|entries| {
             entries.flatten().any(|entry| entry.file_name().to_string_lossy().contains("install"))
         })
         .unwrap_or(true);
     call("umount", &[&place_name])?;
+    if let Err(err) = copied {
+        return Err(InstallError::After {
+            disk: disk.to_owned(),
+            command: format!("copying `{FILE}` to the disk"),
+            said: err.to_string(),
+        });
+    }
     if still {
         return Err(InstallError::After {
             disk: disk.to_owned(),
@@ -343,6 +410,7 @@ fn own_disks(sys: &Path, stick: &Path, needed: u64) -> Vec<Disk> {
             let model = [read(dir.join("device/model")), read(dir.join("device/name"))];
             let usable = read(dir.join("ro")) == "0" && sectors == "512" && bytes >= needed;
             (usable && !is_stick && !by_hand).then(|| Disk {
+                content: Content::of(&Path::new("/dev").join(&name), bytes),
                 name,
                 bytes,
                 model: model.into_iter().find(|text| !text.is_empty()).unwrap_or_default(),
@@ -364,30 +432,59 @@ fn chosen(name: &str, disks: &[Disk], by_id: &Path) -> Option<Disk> {
     disks.iter().find(|disk| disk.name == name).cloned()
 }
 
-/// The answers on the stick's ESP, if there are any.
-fn answers(stick: &Path) -> Result<Option<Answers>, InstallError> {
+/// The seed file on the stick's first partition, if there is one.
+fn on_stick(stick: &Path) -> Result<Option<OnStick>, InstallError> {
+    let found = with_stick(stick, "ro", |place| {
+        let text = std::fs::read(place.join(FILE)).ok()?;
+        Some((text, std::fs::read(place.join(SIGNATURE)).ok()))
+    });
+    let Some((text, signature)) = found.flatten() else { return Ok(None) };
+    let seed = seed::parse(Path::new(FILE), &text)?;
+    let signature = signature.map(|bytes| (SIGNATURE, bytes));
+    let files = [Some((FILE, text)), signature].into_iter().flatten().collect();
+    Ok(Some(OnStick { seed, files }))
+}
+
+/// A seed without a signature is for one box: it is taken from the stick.
+fn use_up(stick: &Path, found: &OnStick) {
+    if found.files.len() > 1 {
+        return;
+    }
+    let used = with_stick(stick, "rw,sync", |place| std::fs::remove_file(place.join(FILE)));
+    if used.is_none_or(|used| used.is_err()) {
+        log::warn!(path:% = stick.display(); "seed stays on the stick");
+    }
+}
+
+/// Mounts the stick's first partition.
+fn with_stick<T>(stick: &Path, how: &str, work: impl FnOnce(&Path) -> T) -> Option<T> {
     let place = Path::new(MOUNT).join("stick");
     std::fs::create_dir_all(&place).ok();
     let mounted = Command::new("mount")
-        .args(["-t", "vfat", "-o", "ro,nodev,nosuid,noexec"])
+        .args(["-t", "vfat", "-o", &format!("{how},nodev,nosuid,noexec")])
         .arg(partition(stick, 1))
         .arg(&place)
         .status()
         .is_ok_and(|status| status.success());
     if !mounted {
         log::warn!(path:% = stick.display(); "the stick's first partition cannot be mounted");
-        return Ok(None);
+        return None;
     }
-    let text = std::fs::read_to_string(place.join(ANSWERS));
+    let done = work(&place);
     Command::new("umount").arg(&place).status().ok();
-    match text {
-        Ok(text) => parse_answers(&text).map(Some),
-        Err(_) => Ok(None),
-    }
+    Some(done)
 }
 
-fn parse_answers(text: &str) -> Result<Answers, InstallError> {
-    toml::from_str(text).map_err(|err| InstallError::Answers(err.message().to_owned()))
+/// The disk that the seed names, if it may be written.
+fn unattended(wanted: &Install, disks: &[Disk]) -> Result<Disk, InstallError> {
+    let Some(disk) = chosen(&wanted.disk, disks, Path::new("/dev/disk/by-id")) else {
+        let names: Vec<String> = disks.iter().map(|disk| format!("`{}`", disk.name)).collect();
+        return Err(InstallError::NoSuchDisk(wanted.disk.clone(), names.join(", ")));
+    };
+    if disk.content != Content::Empty && !wanted.erase {
+        return Err(InstallError::NotEmpty(disk.name, disk.content));
+    }
+    Ok(disk)
 }
 
 /// `/dev/vda` and 3 are `/dev/vda3`; `/dev/nvme0n1` and 3 are `/dev/nvme0n1p3`.
@@ -397,13 +494,23 @@ fn partition(disk: &Path, number: u32) -> PathBuf {
     PathBuf::from(format!("{name}{between}{number}"))
 }
 
-/// Asks until the name of a disk is typed.
+/// Asks until the name of a disk is typed, and `erase` where something is on it.
 fn ask(consoles: &Consoles, version: &str, disks: &[Disk]) -> Disk {
     loop {
         consoles.say(&question(version, disks));
         let line = consoles.line();
         match chosen(&line, disks, Path::new("/nonexistent")) {
-            Some(disk) => return disk,
+            Some(disk) if disk.content == Content::Empty => return disk,
+            Some(disk) => {
+                consoles.say(&format!(
+                    "On {} {}.  Type `{ERASE}` to lose it: ",
+                    disk.name, disk.content
+                ));
+                if consoles.line().trim() == ERASE {
+                    return disk;
+                }
+                consoles.say("Nothing was written.\n");
+            }
             None if line.trim().is_empty() => {}
             None => consoles.say(&format!("There is no disk `{}`.\n", line.trim())),
         }
@@ -415,7 +522,17 @@ fn question(version: &str, disks: &[Disk]) -> String {
         "\nThis stick installs ARINT {version}.  Everything on the disk that you choose will be erased.\n"
     );
     for disk in disks {
-        text += &format!("  {:<10} {:>9}  {}\n", disk.name, size(disk.bytes), disk.model);
+        let content = match disk.content {
+            Content::Empty => "empty",
+            Content::Box => "a box's system",
+            Content::Other => "not empty",
+        };
+        text += &format!(
+            "  {:<10} {:>9}  {content:<14}  {}\n",
+            disk.name,
+            size(disk.bytes),
+            disk.model
+        );
     }
     text + "Type the name of the disk: "
 }
@@ -517,13 +634,13 @@ mod tests {
         assert_eq!(
             question("0.2.0", &found),
             "\nThis stick installs ARINT 0.2.0.  Everything on the disk that you choose will be erased.\n  \
-             mmcblk0       4.3 GB  EMMC4G\n  nvme0n1     256.1 GB  Fast\nType the name of the disk: "
+             mmcblk0       4.3 GB  not empty       EMMC4G\n  nvme0n1     256.1 GB  not empty       Fast\nType the name of the disk: "
         );
     }
 
     #[test]
     fn a_disk_is_named_as_the_kernel_does_or_by_its_id_and_by_nothing_else() {
-        let disks = [Disk { name: "sda".to_owned(), bytes: 1, model: String::new() }];
+        let disks = [disk("sda", Content::Empty)];
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("../../sda", dir.path().join("ata-Disk_1")).unwrap();
         for name in ["sda", " /dev/sda\n", "ata-Disk_1", "/dev/disk/by-id/ata-Disk_1"] {
@@ -534,17 +651,43 @@ mod tests {
         }
     }
 
+    fn disk(name: &str, content: Content) -> Disk {
+        Disk { name: name.to_owned(), bytes: 1, model: String::new(), content }
+    }
+
     #[test]
-    fn answers_on_the_stick_must_name_the_disk_and_anything_unknown_is_refused() {
+    fn a_seed_writes_an_empty_disk_and_one_with_data_only_if_it_says_so() {
+        let disks = [disk("sda", Content::Other), disk("sdb", Content::Empty)];
+        let wanted = |disk: &str, erase| Install { disk: disk.to_owned(), erase };
+        assert_eq!(unattended(&wanted("sdb", false), &disks).unwrap().name, "sdb");
+        assert_eq!(unattended(&wanted("sda", true), &disks).unwrap().name, "sda");
         assert_eq!(
-            parse_answers("disk = \"sda\"\nerase = true\n").unwrap(),
-            Answers { disk: "sda".to_owned(), erase: true }
+            unattended(&wanted("sda", false), &disks).unwrap_err().to_string(),
+            "on `sda` is something else, and `arint-seed.toml` on the stick does not say `erase = true`, so nothing is written"
         );
-        assert!(!parse_answers("disk = \"sda\"").unwrap().erase);
         assert_eq!(
-            parse_answers("disk = \"sda\"\nerase_all = true").unwrap_err().to_string(),
-            "`arint-install.toml` on the stick: unknown field `erase_all`, expected `disk` or `erase`"
+            unattended(&wanted("sdc", true), &disks).unwrap_err().to_string(),
+            "`arint-seed.toml` on the stick names the disk `sdc`, and this box has `sda`, `sdb`"
         );
+    }
+
+    #[test]
+    fn a_disk_is_empty_only_if_nothing_is_at_either_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let file = File::create_new(&path).unwrap();
+        file.set_len(8 << 20).unwrap();
+        let look = || Content::of(&path, 8 << 20);
+        assert_eq!(look(), Content::Empty);
+        file.write_all_at(b"x", (8 << 20) - 512).unwrap();
+        assert_eq!(look(), Content::Other);
+        file.write_all_at(&[0], (8 << 20) - 512).unwrap();
+        let table = "label: gpt\nsize=2M, name=esp\nsize=2M, name=slot-a\n";
+        let call = crate::updates::program::run_with_input;
+        call("sfdisk", ["-q", path.to_str().unwrap()], table.as_bytes())
+            .expect("sfdisk is needed (Debian package fdisk)");
+        assert_eq!(look(), Content::Box);
+        assert_eq!(Content::of(Path::new("/nonexistent"), 1), Content::Other);
     }
 
     #[test]

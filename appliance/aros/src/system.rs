@@ -77,6 +77,8 @@ impl State {
                 (Identity::passing()?, Some(Chain(&err).to_string()))
             }
         };
+        let identity_problem =
+            identity_problem.or_else(|| crate::updates::itself::problem(&config.state_dir));
         let board = status::Board::read(Path::new(BOARD));
         let consoles = config.consoles.clone().unwrap_or_else(|| {
             board.consoles().into_iter().map(|name| Path::new("/dev").join(name)).collect()

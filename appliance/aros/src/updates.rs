@@ -5,16 +5,18 @@ mod boot;
 mod bundle;
 mod confirm;
 mod floor;
+mod identifiers;
 mod install;
+pub(crate) mod itself;
 mod migrate_main;
 mod migrations;
 mod probes;
-mod program;
+pub(crate) mod program;
 mod rauc;
 mod recovery_fill;
 mod reset;
 mod ring;
-mod seed;
+pub(crate) mod seed;
 mod seed_main;
 pub(crate) mod started;
 mod storage;
@@ -79,6 +81,12 @@ pub(crate) fn boot_status(app: &App) -> BootStatus {
 /// What the probes last found wrong, and whether the box is where it was told to be; one sentence each.
 pub(crate) fn problems(app: &App) -> Vec<String> {
     app.updates.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Why the last seed file was refused, if one was.
+pub(crate) fn seed_refused(runtime_dir: &std::path::Path) -> Option<String> {
+    let text = std::fs::read_to_string(runtime_dir.join(seed_main::REFUSED)).ok()?;
+    (!text.is_empty()).then_some(text)
 }
 
 async fn update(State(app): State<Arc<App>>) -> Answer<UpdateStatus> {

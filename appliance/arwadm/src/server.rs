@@ -439,7 +439,14 @@ impl App {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             fingerprint: self.certificate.as_ref().map(|certificate| certificate.fingerprint()),
             recovery,
+            seed_refused: if claimed { None } else { self.seed_refused() },
         }
+    }
+
+    /// Why the operating system unit's `arint-seed` refused a seed file, if it did.
+    fn seed_refused(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.config.runtime_dir.join("seed-refused")).ok()?;
+        (!text.is_empty()).then_some(text)
     }
 
     /// Makes the first admin.

@@ -17,12 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.api import CODE, Api, free_port
-from harness.qmp import Qmp
+from harness.qmp import Qmp, QmpError
 from harness.tools import firmware, run, tool
 from harness.waiting import Impatient, patience, wait_for
 
 #: Where a box under software emulation has to be after a cold start.
 BOOT_SECONDS = 240
+#: Whether a box's time passes with its instructions: slower, and no limit of the box itself is missed because the
+#: machine is busy.
+COUNTED = os.environ.get("ARINT_IMAGE_COUNTED", "") not in ("", "0")
+#: What a stick hangs on: `scsi`, or `usb` for an image whose kernel knows it.
+STICKS = os.environ.get("ARINT_IMAGE_STICKS", "scsi")
+STICK_DEVICE = "usb-storage" if STICKS == "usb" else "scsi-hd"
 #: The name of a kept moment inside the disk's file.
 SNAPSHOT = "moment"
 _running: set["Box"] = set()
@@ -65,8 +71,10 @@ class Box:
     uboot: Path | None = None
     #: Write every request to the disk into this file (see `harness.powercut`).
     write_log: Path | None = None
-    #: Further disks (raw images), as USB sticks.
+    #: Further disks (raw images) that can be taken out; `plug` and `unplug` do so while the box runs.
     sticks: list[Path] = field(default_factory=list)
+    #: Further disks of its own (raw images).
+    disks: list[Path] = field(default_factory=list)
     #: Start of the clock, for example `2020-01-01T00:00:00`.
     clock: str | None = None
     #: More arguments for QEMU.
@@ -113,7 +121,8 @@ class Box:
         words = [
             tool("qemu-system-x86_64"), "-name", self.name, "-nodefaults", "-display", "none", *start,
             # Without cmpxchg16b: QEMU 7.2's emulation of it breaks Linux 6.12 early in one start of two.
-            "-accel", "tcg,thread=multi", "-cpu", "max,-cx16",
+            *(["-accel", "tcg", "-icount", "shift=1,sleep=on"] if COUNTED else ["-accel", "tcg,thread=multi"]),
+            "-cpu", "max,-cx16",
             "-smp", str(self.cpus), "-m", str(self.memory),
             "-chardev", f"socket,id=serial,path={self.folder}/serial.sock,server=on,wait=off,"
                         f"logfile={self.serial_log},logappend=on",
@@ -124,7 +133,7 @@ class Box:
             # The kernel counts interrupts of the timer against its own loops, and gives up the machine where a
             # busy host delivers them late.  The stub takes this word only without Secure Boot.
             "-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check",
-            "-rtc", f"base={self.clock or 'utc'},clock=host",
+            "-rtc", f"base={self.clock or 'utc'},clock={'vm' if COUNTED else 'host'}",
             "-blockdev", f"driver=qcow2,node-name=overlay,cache.no-flush=on,discard=unmap,"
                          f"file.driver=file,file.filename={self.disk},file.cache.no-flush=on",
         ]
@@ -136,11 +145,16 @@ class Box:
             words += ["-blockdev", f"driver=blklogwrites,node-name=logged,file=overlay,log-append=off,"
                                    f"log.driver=file,log.filename={self.write_log},log.cache.no-flush=on"]
         words += ["-device", f"virtio-blk-pci,drive={node},write-cache=on,bootindex=0,serial={self.name}"]
-        if self.sticks:
-            words += ["-device", "qemu-xhci"]
+        # The bench image's kernel has no USB: there a stick is a SCSI disk that can be taken out.
+        words += ["-device", "qemu-xhci" if STICKS == "usb" else "virtio-scsi-pci"]
         for number, stick in enumerate(self.sticks):
             words += ["-blockdev", f"driver=raw,node-name=stick{number},file.driver=file,file.filename={stick}",
-                      "-device", f"usb-storage,drive=stick{number},removable=on"]
+                      "-device", f"{STICK_DEVICE},drive=stick{number},id=stick{number},removable=on,"
+                                 f"bootindex={number + 1}"]
+        for number, more in enumerate(self.disks):
+            words += ["-blockdev", f"driver=raw,node-name=more{number},file.driver=file,file.filename={more},"
+                                   f"discard=unmap",
+                      "-device", f"virtio-blk-pci,drive=more{number},serial=more{number}"]
         if self.uplink:
             restrict = "off" if self.online else "on"
             words += ["-netdev", f"user,id=uplink,restrict={restrict},"
@@ -242,6 +256,25 @@ class Box:
         """Pulls the plug and switches on again."""
         self.power_cut()
         self.start()
+
+    def plug(self, stick: Path, name: str = "plugged", *, read_only: bool = False) -> None:
+        """Puts a stick in."""
+        self.qmp.call("blockdev-add", **{"driver": "raw", "node-name": name, "read-only": read_only,
+                                         "file": {"driver": "file", "filename": str(stick)}})
+        self.qmp.call("device_add", driver=STICK_DEVICE, drive=name, id=name, removable=True)
+
+    def unplug(self, name: str = "plugged") -> None:
+        """Takes a stick out, as people do: without asking."""
+        self.qmp.call("device_del", id=name)
+
+        def is_gone() -> bool:
+            try:
+                self.qmp.call("blockdev-del", **{"node-name": name})
+            except QmpError:
+                return False
+            return True
+
+        wait_for(f"`{name}` is out", is_gone, 60, 0.2)
 
     # -- moments
 

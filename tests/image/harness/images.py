@@ -42,6 +42,14 @@ class Image:
         return raw
 
     @property
+    def installer(self) -> Path:
+        """The stick with the installer, not compressed."""
+        raw = self.folder / "installer.img"
+        if not raw.exists():
+            run(["zstd", "-q", "-d", "-f", self.folder / "installer.img.zst", "-o", raw])
+        return raw
+
+    @property
     def bundle(self) -> Path:
         """The update bundle."""
         return self.folder / "bundle.raucb"
@@ -73,7 +81,7 @@ def keys() -> Path:
 
 
 def image(version: str = VERSION_A, variant: str | None = None, *, disk: bool = False, bundle: bool = True,
-          name: str | None = None, signed_by: Path | None = None) -> Image:
+          name: str | None = None, signed_by: Path | None = None, parts: tuple[str, ...] = ()) -> Image:
     """Builds an image, or finds it built; `variant` is a script of tests/image/variants that breaks the root."""
     name = name or f"{variant or 'plain'}-{version}"
     out = folder() / name
@@ -81,9 +89,9 @@ def image(version: str = VERSION_A, variant: str | None = None, *, disk: bool = 
     if os.environ.get("ARINT_IMAGE_KEEP") and (out / "stamp").exists():
         return Image(out)
     recipe = os.environ.get("ARINT_IMAGE_BUILD") or str(TOP / "image/debian/build")
-    parts = ",".join(part for part, wanted in (("disk", disk), ("bundle", bundle)) if wanted)
+    made = parts or tuple(part for part, wanted in (("disk", disk), ("bundle", bundle)) if wanted)
     words = [recipe, "--quiet", "--out", str(out), "--version", version, "--keys", str(signed_by or keys()),
-             "--only", parts]
+             "--only", ",".join(made)]
     for option in ("arint", "arinit"):
         if given := os.environ.get(f"ARINT_IMAGE_{option.upper()}"):
             words += [f"--{option}", given]

@@ -4,7 +4,7 @@
 //! tell it from the stick; the second copy goes to the disk's end.
 
 /// Bytes of a sector; disks with others are refused before.
-pub(super) const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 /// Sectors of header and entries: what lies before the first partition, without the protective MBR.
 const TABLE: u64 = 33;
 const HEADER: usize = 92;
@@ -25,7 +25,7 @@ pub(crate) enum TableError {
 
 /// A partition table.
 #[derive(Debug, Clone)]
-pub(super) struct Table {
+pub(crate) struct Table {
     mbr: Vec<u8>,
     header: Vec<u8>,
     entries: Vec<u8>,
@@ -33,14 +33,14 @@ pub(super) struct Table {
 
 /// Where a partition lies, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub(super) start: u64,
     pub(super) bytes: u64,
 }
 
 impl Table {
     /// From the first 34 sectors of a disk.
-    pub(super) fn parse(sectors: &[u8]) -> Result<Self, TableError> {
+    pub(crate) fn parse(sectors: &[u8]) -> Result<Self, TableError> {
         let part = |from: usize, len: usize| {
             sectors.get(from..from.saturating_add(len)).ok_or(TableError::Damaged)
         };
@@ -68,7 +68,7 @@ impl Table {
     }
 
     /// Where the last partition ends, in bytes.
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.places().into_iter().map(|(_, place)| place.start + place.bytes).max().unwrap_or(0)
     }
 
@@ -94,7 +94,7 @@ impl Table {
     }
 
     /// For a disk of so many sectors: its first 34 and its last 33.
-    pub(super) fn fitted(
+    pub(crate) fn fitted(
         mut self,
         sectors: u64,
         disk: [u8; 16],
@@ -126,6 +126,17 @@ impl Table {
         let back = [self.entries.as_slice(), &second].concat();
         (front, back)
     }
+}
+
+/// An identifier that nobody else has (version 4), as the table keeps it.
+pub(crate) fn fresh() -> [u8; 16] {
+    use rand::RngCore as _;
+    let mut id = [0; 16];
+    rand::rng().fill_bytes(&mut id);
+    let [_, _, _, _, _, _, _, version, variant, ..] = &mut id;
+    *version = *version & 0x0f | 0x40;
+    *variant = *variant & 0x3f | 0x80;
+    id
 }
 
 /// The header's checksum is taken with zeros in its place.

@@ -138,8 +138,11 @@ async fn now(app: &App) -> Banner {
         certificate: certificate.map(|hex| hex.trim().to_owned()),
         addresses: addresses(&super::network::kernel_links()),
         port: app.config.console_port,
-        code,
-        problem: crate::updates::boot_status(app).fell_back,
+        code: code.clone(),
+        problem: crate::updates::boot_status(app).fell_back.or_else(|| {
+            // Once it is claimed, the way in was another one.
+            code.is_some().then(|| crate::updates::seed_refused(&app.config.runtime_dir)).flatten()
+        }),
     }
 }
 

@@ -39,6 +39,7 @@ pub(crate) async fn status(app: &App) -> Status {
     problems.extend(disks.iter().flat_map(disk_problems));
     problems.extend(app.system.settings.problems());
     problems.extend(app.system.identity_problem.clone());
+    problems.extend(crate::updates::seed_refused(&app.config.runtime_dir));
     let clock = clock(app).await;
     let boot = crate::updates::boot_status(app);
     for problem in boot.fell_back.iter().cloned().chain(crate::updates::problems(app)) {

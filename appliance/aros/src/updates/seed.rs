@@ -1,8 +1,11 @@
 //! A seed file: what a headless box is set up with, and whether it may be taken.
 //!
-//! It lies as `arint-seed.toml` on a medium labelled `ARINT-SEED`.  On a medium that can be written it is one-time: it
-//! gets another name before anything of it is applied.  On one that cannot, it has to be signed, because whoever finds
-//! it could use it again; and each box takes each seed once.
+//! It lies as `arint-seed.toml` on a medium labelled `ARINT-SEED`, or on the box's own first partition.  Without a
+//! signature it is one-time: it gets another name before anything of it is applied, so the medium has to be writable,
+//! because whoever finds it could use it again.  With a signature it stays, and may go from box to box; each box takes
+//! each seed once.
+//!
+//! **Invariant:** a box that loses power while it takes a seed takes it to its end at the next start.
 
 use std::path::{Path, PathBuf};
 
@@ -17,9 +20,11 @@ pub(crate) const FILE: &str = "arint-seed.toml";
 /// Its name once it was taken.
 pub(crate) const TAKEN: &str = "arint-seed.taken.toml";
 /// The detached signature, 64 bytes or the same in base64.
-const SIGNATURE: &str = "arint-seed.toml.sig";
+pub(crate) const SIGNATURE: &str = "arint-seed.toml.sig";
 /// What the box leaves there.
 pub(crate) const RECEIPT: &str = "arint-seed.receipt.toml";
+/// Beside the names of the seeds this box has taken: the SHA-256 of the one that it is taking.
+const BEGUN: &str = "seed-begun";
 
 /// What a seed file says.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -28,14 +33,29 @@ pub(crate) struct Seed {
     /// Its name: a box takes a seed of one name once.  Default: the file's SHA-256.
     #[serde(default)]
     pub(crate) id: Option<String>,
-    /// The first admin.
-    pub(crate) admin: Admin,
+    /// The first admin; only the installer's part does without one.
+    #[serde(default)]
+    pub(crate) admin: Option<Admin>,
+    /// What the installer on the same stick does without asking.
+    #[serde(default)]
+    pub(crate) install: Option<Install>,
     /// Host name, time zone, NTP servers.
     #[serde(default)]
     pub(crate) system: Option<SystemSpec>,
     /// The network, Wi-Fi included.
     #[serde(default)]
     pub(crate) network: Option<NetworkSpec>,
+}
+
+/// What the installer does without asking.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Install {
+    /// The disk, by the kernel's name or by one in `/dev/disk/by-id`.
+    pub(crate) disk: String,
+    /// Also if there is something on it.
+    #[serde(default)]
+    pub(crate) erase: bool,
 }
 
 /// The first admin.
@@ -79,6 +99,14 @@ pub(crate) enum SeedError {
     /// It was taken before.
     #[error("seed `{0}` was taken by this box before; give it another `id`")]
     Consumed(String),
+    /// Another box took it.
+    #[error(
+        "the seed on this medium was used up by the box `{0}`; write `{FILE}` to it again for this one"
+    )]
+    UsedUp(String),
+    /// It is for the installer alone.
+    #[error("`{FILE}` names no `admin`, so there is nothing to set up with it")]
+    NoAdmin,
 }
 
 /// A seed that may be applied.
@@ -86,8 +114,12 @@ pub(crate) enum SeedError {
 pub(crate) struct Taken {
     /// What it says.
     pub(crate) seed: Seed,
+    /// The first admin.
+    pub(crate) admin: Admin,
     /// Its name.
     pub(crate) id: String,
+    /// Whether it is signed, and stays on the medium.
+    is_signed: bool,
 }
 
 /// A medium, mounted.
@@ -104,39 +136,76 @@ pub(crate) struct Medium<'a> {
 }
 
 impl Medium<'_> {
-    /// Takes the seed, so that it cannot be taken again, neither by this box nor (where it can be written) by another;
-    /// nothing where there is none.
+    /// Takes the seed, so that it cannot be taken again, neither by this box nor (where it is not signed) by another;
+    /// nothing where there is none.  One that this box began to take is taken again.
     pub(crate) fn take(&self) -> Result<Option<Taken>, SeedError> {
-        let path = self.root.join(FILE);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(io("read", &path, source)),
+        let begun = read_if_there(&self.begun())?.unwrap_or_default();
+        let (path, bytes) = match read_if_there(&self.root.join(FILE))? {
+            Some(bytes) => (self.root.join(FILE), bytes),
+            None => match read_if_there(&self.root.join(TAKEN))? {
+                Some(bytes) if sha256(&bytes).as_bytes() == begun => (self.root.join(TAKEN), bytes),
+                _ => return self.used_up(),
+            },
         };
-        if !self.is_writable {
+        let is_signed = self.root.join(SIGNATURE).try_exists().unwrap_or(false);
+        if is_signed {
             self.check_signature(&bytes)?;
+        } else if !self.is_writable {
+            return Err(SeedError::NotSigned);
         }
-        let text = String::from_utf8_lossy(&bytes);
-        let seed: Seed = arbase::config::parse(&path, &text, check)?;
-        let id = seed.id.clone().unwrap_or_else(|| hex(&Sha256::digest(&bytes)));
-        let mut consumed = match std::fs::read_to_string(self.consumed) {
-            Ok(text) => text,
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(io("read", self.consumed, source)),
-        };
-        if consumed.lines().any(|line| line == id) {
+        let seed = parse(&path, &bytes)?;
+        let Some(admin) = seed.admin.clone() else { return Err(SeedError::NoAdmin) };
+        let hash = sha256(&bytes);
+        let id = seed.id.clone().unwrap_or_else(|| hash.clone());
+        if self.consumed()?.lines().any(|line| line == id) {
             return Err(SeedError::Consumed(id));
         }
-        if self.is_writable {
+        keep(&self.begun(), hash.as_bytes())?;
+        if !is_signed && path.ends_with(FILE) {
             let taken = self.root.join(TAKEN);
             std::fs::rename(&path, &taken).map_err(|err| io("rename", &path, err))?;
             sync(self.root).map_err(|err| io("make durable", &taken, err))?;
         }
-        consumed.push_str(&id);
+        Ok(Some(Taken { seed, admin, id, is_signed }))
+    }
+
+    /// Whether this box has begun to take a seed and has not come to its end.
+    pub(crate) fn is_begun(state_dir: &Path) -> bool {
+        state_dir.join(BEGUN).try_exists().unwrap_or(false)
+    }
+
+    /// This box is done with a seed: it never takes it again.
+    pub(crate) fn consume(&self, taken: &Taken) -> Result<(), SeedError> {
+        let mut consumed = self.consumed()?;
+        consumed.push_str(&taken.id);
         consumed.push('\n');
-        arstore::file::write_private(self.consumed, consumed.as_bytes())
-            .map_err(|err| io("write", self.consumed, std::io::Error::other(err)))?;
-        Ok(Some(Taken { seed, id }))
+        keep(self.consumed, consumed.as_bytes())?;
+        std::fs::remove_file(self.begun()).map_err(|err| io("remove", &self.begun(), err))
+    }
+
+    /// Forgets what was begun: its receipt is there already.
+    pub(crate) fn forget_begun(&self) {
+        std::fs::remove_file(self.begun()).ok();
+    }
+
+    fn begun(&self) -> PathBuf {
+        self.consumed.with_file_name(BEGUN)
+    }
+
+    fn consumed(&self) -> Result<String, SeedError> {
+        let bytes = read_if_there(self.consumed)?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Where there is a receipt and no seed, somebody should know why nothing happens.
+    fn used_up(&self) -> Result<Option<Taken>, SeedError> {
+        let receipt = read_if_there(&self.root.join(RECEIPT))?.unwrap_or_default();
+        let table = String::from_utf8_lossy(&receipt).parse::<toml::Table>().unwrap_or_default();
+        let by = table.get("box").and_then(toml::Value::as_str);
+        match by.filter(|_| !table.contains_key("error")) {
+            Some(by) => Err(SeedError::UsedUp(by.to_owned())),
+            None => Ok(None),
+        }
     }
 
     fn check_signature(&self, bytes: &[u8]) -> Result<(), SeedError> {
@@ -158,13 +227,13 @@ impl Medium<'_> {
     }
 
     /// Leaves a receipt; where nothing can be written, nobody gets one.
-    pub(crate) fn leave(&self, receipt: &str, is_applied: bool) -> Result<(), SeedError> {
+    pub(crate) fn leave(&self, receipt: &str, applied: Option<&Taken>) -> Result<(), SeedError> {
         if !self.is_writable {
             return Ok(());
         }
         let path = self.root.join(RECEIPT);
         std::fs::write(&path, receipt).map_err(|err| io("write", &path, err))?;
-        if is_applied {
+        if applied.is_some_and(|taken| !taken.is_signed) {
             // It may hold a password.
             let taken = self.root.join(TAKEN);
             std::fs::remove_file(&taken).map_err(|err| io("remove", &taken, err))?;
@@ -173,8 +242,44 @@ impl Medium<'_> {
     }
 }
 
+/// Reads what a seed file says.
+pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Seed, SeedError> {
+    Ok(arbase::config::parse(path, &String::from_utf8_lossy(bytes), check)?)
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, SeedError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(io("read", path, source)),
+    }
+}
+
+fn keep(path: &Path, bytes: &[u8]) -> Result<(), SeedError> {
+    arstore::file::write_private(path, bytes)
+        .map_err(|err| io("write", path, std::io::Error::other(err)))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
 fn check(seed: &Seed) -> Result<(), (&'static str, String)> {
-    let admin = &seed.admin;
+    match &seed.admin {
+        Some(admin) => check_admin(admin)?,
+        None if seed.install.is_some() => {}
+        None => return Err(("admin", "the first admin was expected".to_owned())),
+    }
+    if let Some(system) = &seed.system {
+        check_spec("system", Kind::System, serde_json::to_value(system))?;
+    }
+    if let Some(network) = &seed.network {
+        check_spec("network", Kind::Network, serde_json::to_value(network))?;
+    }
+    Ok(())
+}
+
+fn check_admin(admin: &Admin) -> Result<(), (&'static str, String)> {
     match (&admin.password_hash, &admin.one_time_password) {
         (Some(hash), None) if hash.starts_with("$argon2id$") => {}
         (Some(_), None) => {
@@ -194,12 +299,6 @@ fn check(seed: &Seed) -> Result<(), (&'static str, String)> {
             let rule = "either `password_hash` or `one_time_password` was expected";
             return Err(("admin", rule.to_owned()));
         }
-    }
-    if let Some(system) = &seed.system {
-        check_spec("system", Kind::System, serde_json::to_value(system))?;
-    }
-    if let Some(network) = &seed.network {
-        check_spec("network", Kind::Network, serde_json::to_value(network))?;
     }
     Ok(())
 }
@@ -257,10 +356,26 @@ mod tests {
             self.dir.path().join("stick").join(name).is_file()
         }
 
-        fn take(&self, is_writable: bool) -> Result<Option<Taken>, SeedError> {
+        fn with_medium<T>(&self, is_writable: bool, work: impl FnOnce(&Medium<'_>) -> T) -> T {
             let (root, key) = (self.dir.path().join("stick"), self.dir.path().join("seed.pub"));
             let consumed = self.dir.path().join("seeds");
-            Medium { root: &root, is_writable, key: &key, consumed: &consumed }.take()
+            work(&Medium { root: &root, is_writable, key: &key, consumed: &consumed })
+        }
+
+        /// Taken, but the power fails before the box is done.
+        fn begin(&self, is_writable: bool) -> Result<Option<Taken>, SeedError> {
+            self.with_medium(is_writable, |medium| medium.take())
+        }
+
+        fn take(&self, is_writable: bool) -> Result<Option<Taken>, SeedError> {
+            self.with_medium(is_writable, |medium| {
+                let taken = medium.take()?;
+                if let Some(taken) = &taken {
+                    medium.leave("box = \"press-3\"\n", Some(taken))?;
+                    medium.consume(taken)?;
+                }
+                Ok(taken)
+            })
         }
 
         fn sign(&self) {
@@ -284,13 +399,57 @@ mod tests {
         let taken = stick.take(true).unwrap().unwrap();
         assert_eq!(taken.id, "site-1");
         assert_eq!(taken.seed.system.unwrap().hostname.unwrap(), "press-3");
-        assert!(!stick.has(FILE) && stick.has(TAKEN));
-        assert!(stick.take(true).unwrap().is_none());
+        assert!(!stick.has(FILE) && !stick.has(TAKEN) && stick.has(RECEIPT));
+        assert_eq!(
+            stick.take(true).unwrap_err().to_string(),
+            "the seed on this medium was used up by the box `press-3`; write `arint-seed.toml` to it again for this one"
+        );
         std::fs::write(stick.dir.path().join("stick").join(FILE), GOOD).unwrap();
         assert_eq!(
             stick.take(true).unwrap_err().to_string(),
             "seed `site-1` was taken by this box before; give it another `id`"
         );
+    }
+
+    #[test]
+    fn a_seed_that_was_begun_when_the_power_failed_is_taken_to_its_end_by_the_same_box() {
+        let stick = Stick::with(GOOD);
+        assert!(stick.begin(true).unwrap().is_some());
+        assert!(!stick.has(FILE) && stick.has(TAKEN));
+        assert!(Medium::is_begun(stick.dir.path()));
+        assert_eq!(stick.take(true).unwrap().unwrap().id, "site-1");
+        assert!(!stick.has(TAKEN) && !Medium::is_begun(stick.dir.path()));
+        // Another box does not go on with what this one began.
+        let stick = Stick::with(GOOD);
+        assert!(stick.begin(true).unwrap().is_some());
+        std::fs::remove_file(stick.dir.path().join(BEGUN)).unwrap();
+        assert!(stick.take(true).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_signed_seed_stays_for_the_next_box_and_a_wrong_signature_counts_on_any_medium() {
+        let stick = Stick::with(GOOD);
+        stick.sign();
+        assert!(stick.take(true).unwrap().is_some());
+        assert!(stick.has(FILE) && stick.has(RECEIPT));
+        assert!(matches!(stick.take(true), Err(SeedError::Consumed(_))));
+        std::fs::remove_file(stick.dir.path().join("seeds")).unwrap();
+        std::fs::write(stick.dir.path().join("stick").join(SIGNATURE), [0; 64]).unwrap();
+        assert_eq!(
+            stick.take(true).unwrap_err().to_string(),
+            "`arint-seed.toml.sig` does not fit `arint-seed.toml` and the key of this image; sign it again"
+        );
+    }
+
+    #[test]
+    fn a_seed_for_the_installer_alone_needs_no_admin_and_sets_nothing_up() {
+        let stick = Stick::with("[install]\ndisk = \"nvme0n1\"\n");
+        assert_eq!(
+            stick.take(true).unwrap_err().to_string(),
+            "`arint-seed.toml` names no `admin`, so there is nothing to set up with it"
+        );
+        let refused = Stick::with("id = \"x\"\n").take(true).unwrap_err().to_string();
+        assert!(refused.ends_with("`admin`: the first admin was expected"), "{refused}");
     }
 
     #[test]

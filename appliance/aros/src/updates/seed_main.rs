@@ -15,7 +15,7 @@ use http::{Method, Request};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::ring::{self, Ring};
-use super::seed::{Medium, Seed, SeedError, Taken};
+use super::seed::{self, Admin, Medium, Seed, SeedError, Taken};
 
 /// How long a stick may take to appear.
 const STICK: Duration = Duration::from_secs(8);
@@ -23,6 +23,8 @@ const STICK: Duration = Duration::from_secs(8);
 const READY: Duration = Duration::from_secs(60);
 /// The label, of the file system or of the partition.
 const LABEL: &str = "ARINT-SEED";
+/// In the runtime folder: why the last seed was refused, one sentence.
+pub(crate) const REFUSED: &str = "seed-refused";
 
 /// `arint os seed`.
 #[derive(Debug, clap::Args)]
@@ -39,6 +41,9 @@ pub(crate) struct SeedArgs {
     /// The folder in which udev links disks by label.
     #[arg(long, default_value = "/dev/disk")]
     disks: PathBuf,
+    /// The box's own first partition, to which a seed can be written before its first start.
+    #[arg(long, default_value = "/efi")]
+    esp: PathBuf,
 }
 
 /// Why no seed was applied.
@@ -74,31 +79,65 @@ pub(crate) fn seed_main(args: &SeedArgs) -> Result<(), SeedMainError> {
         .enable_all()
         .build()
         .map_err(SeedMainError::Runtime)?;
+    let place = args.runtime_dir.join(REFUSED);
     let refused = match runtime.block_on(look(args)) {
-        Ok(()) => return Ok(()),
+        Ok(is_applied) => {
+            if is_applied {
+                std::fs::remove_file(&place).ok();
+            }
+            return Ok(());
+        }
         Err(refused) => refused,
     };
     let text = format!("seed not applied: {}", Chain(&refused));
-    log::error!(error = text.as_str(); "seed");
+    // The sentence itself: a journal that is read as text shows no fields.
+    log::error!("{text}");
+    // It is looked at whenever a medium appears, and one sentence about it is enough.
+    if std::fs::read_to_string(&place).is_ok_and(|told| told == text) {
+        return Ok(());
+    }
+    if let Err(err) = tell(&place, &text) {
+        log::warn!(path:% = place.display(), error:% = err; "the reason cannot be shown");
+    }
     Ring::new(Path::new(ring::DEVICE)).note(Event::Note { text });
     Ok(())
 }
 
-async fn look(args: &SeedArgs) -> Result<(), SeedMainError> {
+/// For the units that show it: on the screens, on the page for claiming, in the status.
+fn tell(place: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(place, text)?;
+    std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o640))
+}
+
+/// Whether a seed was applied.
+async fn look(args: &SeedArgs) -> Result<bool, SeedMainError> {
     let admin = UnixClient::new("arwadm", args.runtime_dir.join("arwadm.sock"));
     let Some(info) = claim_info(&admin).await else {
         log::warn!("the admin API does not answer; no seed is looked for");
-        return Ok(());
+        return Ok(false);
     };
-    if info.claimed {
-        return Ok(());
+    let is_begun = Medium::is_begun(&args.state_dir);
+    if info.recovery.is_some() || (info.claimed && !is_begun) {
+        return Ok(false);
     }
-    let Some(device) = find(&args.disks).await else { return Ok(()) };
+    let consumed = args.state_dir.join("seeds");
+    let names = [seed::FILE, seed::TAKEN];
+    if names.iter().any(|name| args.esp.join(name).try_exists().unwrap_or(false)) {
+        let medium =
+            Medium { root: &args.esp, is_writable: true, key: &args.key, consumed: &consumed };
+        return take(args, &admin, &info, &medium).await;
+    }
+    let Some(device) = find(&args.disks).await else {
+        if is_begun {
+            log::warn!("the medium of the seed that was begun is not there; plug it in again");
+        }
+        return Ok(false);
+    };
     let at = args.runtime_dir.join("seed");
     let failed = |source| SeedMainError::Mount { device: device.clone(), source };
     std::fs::create_dir_all(&at).map_err(failed)?;
     let is_writable = mount_it(&device, &at).map_err(failed)?;
-    let consumed = args.state_dir.join("seeds");
     let medium = Medium { root: &at, is_writable, key: &args.key, consumed: &consumed };
     let ended = take(args, &admin, &info, &medium).await;
     if let Err(err) = umount2(&at, MntFlags::empty()) {
@@ -112,27 +151,33 @@ async fn take(
     admin: &UnixClient,
     info: &ClaimInfo,
     medium: &Medium<'_>,
-) -> Result<(), SeedMainError> {
+) -> Result<bool, SeedMainError> {
     let taken = match medium.take() {
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(false),
         Ok(Some(taken)) => taken,
+        Err(SeedError::UsedUp(by)) if by == info.node => {
+            medium.forget_begun();
+            return Ok(false);
+        }
+        Err(refused @ SeedError::UsedUp(_)) => return Err(refused.into()),
         Err(refused) => {
-            medium.leave(&receipt(info, "", &[], Some(&Chain(&refused).to_string())), false).ok();
+            medium.leave(&receipt(info, "", &[], Some(&Chain(&refused).to_string())), None).ok();
             return Err(refused.into());
         }
     };
     let mut applied = Vec::new();
-    let ended = apply(args, admin, &taken, &mut applied).await;
+    let ended = apply(args, admin, info, &taken, &mut applied).await;
     let error = ended.as_ref().err().map(|err| Chain(err).to_string());
     // Where people look afterwards; the name may be new.
     let now = claim_info(admin).await;
     let text = receipt(now.as_ref().unwrap_or(info), &taken.id, &applied, error.as_deref());
-    medium.leave(&text, error.is_none())?;
+    medium.leave(&text, error.is_none().then_some(&taken))?;
+    medium.consume(&taken)?;
     ended?;
     let text = format!("seed `{}` applied: {}", taken.id, applied.join(", "));
     log::info!(reason = text.as_str(); "seed");
     Ring::new(Path::new(ring::DEVICE)).note(Event::Note { text });
-    Ok(())
+    Ok(true)
 }
 
 async fn claim_info(admin: &UnixClient) -> Option<ClaimInfo> {
@@ -189,24 +234,31 @@ fn is_read_only(at: &Path) -> bool {
 async fn apply(
     args: &SeedArgs,
     admin: &UnixClient,
+    info: &ClaimInfo,
     taken: &Taken,
     applied: &mut Vec<String>,
 ) -> Result<(), SeedMainError> {
-    let seed = &taken.seed;
-    let code = std::fs::read_to_string(args.runtime_dir.join("first-run-code")).map_err(|err| {
-        SeedMainError::Call { doing: "read the box's first-run code", said: err.to_string() }
-    })?;
-    // Whoever gave a hash gets in with it alone; what it is claimed with until then nobody knows.
-    let password = seed.admin.one_time_password.clone().unwrap_or_else(|| {
-        use rand::Rng as _;
-        rand::rng().sample_iter(rand::distr::Alphanumeric).take(40).map(char::from).collect()
-    });
-    let request =
-        ClaimRequest { code: code.trim().to_owned(), user: seed.admin.user.clone(), password };
-    let token: TokenAnswer =
-        call(admin, "claim the box", Method::POST, "/v1/claim", None, &request).await?;
-    applied.push(format!("admin {}", seed.admin.user));
-    let (changes, names) = changes(seed);
+    let (seed, user) = (&taken.seed, &taken.admin.user);
+    let mut token = None;
+    // A box that lost its power in here before may be claimed already.
+    if !info.claimed {
+        let code = std::fs::read_to_string(args.runtime_dir.join("first-run-code"));
+        let code = code.map_err(|err| SeedMainError::Call {
+            doing: "read the box's first-run code",
+            said: err.to_string(),
+        })?;
+        // Whoever gave a hash gets in with it alone; what it is claimed with until then nobody knows.
+        let password = taken.admin.one_time_password.clone().unwrap_or_else(|| {
+            use rand::Rng as _;
+            rand::rng().sample_iter(rand::distr::Alphanumeric).take(40).map(char::from).collect()
+        });
+        let request = ClaimRequest { code: code.trim().to_owned(), user: user.clone(), password };
+        let answer: TokenAnswer =
+            call(admin, "claim the box", Method::POST, "/v1/claim", None, &request).await?;
+        token = Some(answer.token);
+    }
+    applied.push(format!("admin {user}"));
+    let (changes, names) = changes(seed, &taken.admin);
     if !changes.is_empty() {
         // Made by `seed`: a network that a seed brings has nobody to confirm it, and whoever wrote it meant it.
         let transaction =
@@ -218,21 +270,24 @@ async fn apply(
         })?;
         applied.extend(names);
     }
-    let bearer = Some(token.token.as_str());
-    call::<_, serde_json::Value>(admin, "log out", Method::POST, "/v1/logout", bearer, &()).await?;
+    if let Some(token) = token {
+        let bearer = Some(token.as_str());
+        let path = "/v1/logout";
+        call::<_, serde_json::Value>(admin, "log out", Method::POST, path, bearer, &()).await?;
+    }
     Ok(())
 }
 
 /// What the seed changes in the store, and what that is called in the receipt.
-fn changes(seed: &Seed) -> (Vec<Change>, Vec<String>) {
+fn changes(seed: &Seed, admin: &Admin) -> (Vec<Change>, Vec<String>) {
     let (mut changes, mut names) = (Vec::new(), Vec::new());
     let mut put = |kind, name: &ObjectName, spec| {
         let (name, expect) = (name.clone(), Expect::Any);
         changes.push(Change::Put { kind, name, spec, expect });
     };
-    if let Some(hash) = &seed.admin.password_hash {
+    if let Some(hash) = &admin.password_hash {
         let spec = serde_json::json!({"password_hash": hash, "roles": ["admin"]});
-        put(Kind::User, &seed.admin.user, spec);
+        put(Kind::User, &admin.user, spec);
         names.push("password".to_owned());
     }
     let Ok(default) = ObjectName::parse("default") else { return (changes, names) };
@@ -315,7 +370,8 @@ mod tests {
             "[admin]\nuser = \"anna\"\npassword_hash = \"$argon2id$x\"\n[network]\n[[network.interfaces]]\nname = \"wlan0\"\n[network.interfaces.kind.wifi]\nssid = \"hall\"\npassphrase = { value = \"a long one\" }\n",
         )
         .unwrap();
-        let (changes, names) = changes(&seed);
+        let admin = seed.admin.clone().unwrap();
+        let (changes, names) = changes(&seed, &admin);
         assert_eq!(names, ["password", "network"]);
         assert!(matches!(&changes[0], Change::PutSecret { name, .. } if name == "seed-wifi-wlan0"));
         let Change::Put { kind: Kind::Network, spec, .. } = &changes[2] else {
@@ -331,7 +387,7 @@ mod tests {
             node: "press-3".to_owned(),
             version: "0.1.0".to_owned(),
             fingerprint: Some("ab".to_owned()),
-            recovery: None,
+            ..ClaimInfo::default()
         };
         let text = receipt(&info, "site-1", &["admin anna".to_owned()], None);
         let table: toml::Table = text.parse().unwrap();

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use super::identifiers;
 use super::program::{self, ProgramError};
 use arboot::gpt::{Gpt, GptError, Partition};
 
@@ -64,6 +65,22 @@ pub(crate) enum StorageError {
         label: &'static str,
         /// Where.
         disk: PathBuf,
+    },
+    /// A box that was never started has none.
+    #[error("`{}` has no partition `{label}` yet", disk.display())]
+    Unmade {
+        /// Which.
+        label: &'static str,
+        /// Where.
+        disk: PathBuf,
+    },
+    /// What is there cannot be read as it is.
+    #[error("`{label}` cannot be mounted to read it")]
+    Unreadable {
+        /// Which.
+        label: &'static str,
+        /// Why.
+        source: std::io::Error,
     },
     /// A partition cannot be made.
     #[error("cannot make the partitions `state` and `data` on `{}`", disk.display())]
@@ -139,6 +156,15 @@ impl Storage {
                     }
                 }
             }
+            // Before anything is made, so that a power cut in between leaves it to the next start.
+            if anew.contains(&"state")
+                && let Err(err) = identifiers::renew(&self.disk)
+            {
+                outcome.notes.push(format!(
+                    "the disk keeps the identifiers of its image ({}); do not plug in another disk with the same image",
+                    arbase::Chain(&err)
+                ));
+            }
             self.make(&anew, &mut outcome)?;
             gpt = Gpt::read(&self.disk)?;
             outcome.made = anew.iter().map(|label| (*label).to_owned()).collect();
@@ -148,7 +174,8 @@ impl Storage {
             let partition = gpt
                 .labelled(label)
                 .ok_or_else(|| StorageError::Missing { label, disk: self.disk.clone() })?;
-            let device = self.unlocked(label, partition, &mut outcome)?;
+            let (device, encrypted) = self.unlocked(label, partition, true)?;
+            outcome.encrypted |= encrypted;
             self.check(label, &device, &mut outcome)?;
             let link = self.links.join(label);
             match std::fs::remove_file(&link) {
@@ -247,22 +274,48 @@ impl Storage {
         }
     }
 
-    /// The device with the file system: the partition, or what LUKS makes of it.
+    /// Lets `work` read what `state` holds; not a byte of it changes, and it is closed again afterwards.
+    pub(crate) fn with_state_read<T>(
+        &self,
+        work: impl FnOnce(&Path) -> T,
+    ) -> Result<T, StorageError> {
+        let label = "state";
+        let gpt = Gpt::read(&self.disk)?;
+        let partition = gpt
+            .labelled(label)
+            .ok_or_else(|| StorageError::Unmade { label, disk: self.disk.clone() })?;
+        let (device, encrypted) = self.unlocked(label, partition, false)?;
+        let at = self.links.join("state.read");
+        let read = std::fs::create_dir_all(&at).and_then(|()| {
+            let flags =
+                MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+            // Its log stays as it is, too: what was written last before a power cut may be missing here.
+            mount(Some(&device), &at, Some("xfs"), flags, Some("norecovery"))?;
+            let done = work(&at);
+            umount2(&at, MntFlags::empty())?;
+            Ok(done)
+        });
+        if encrypted && let Err(err) = cryptsetup(&["detach".to_owned(), label.to_owned()]) {
+            log::warn!(error:% = err; "`state` stays unlocked");
+        }
+        read.map_err(|source| StorageError::Unreadable { label, source })
+    }
+
+    /// The device with the file system: the partition, or what LUKS makes of it; and whether that is so.
     fn unlocked(
         &self,
         label: &'static str,
         partition: &Partition,
-        outcome: &mut Outcome,
-    ) -> Result<PathBuf, StorageError> {
+        is_writable: bool,
+    ) -> Result<(PathBuf, bool), StorageError> {
         let luks = starts_with(&partition.device, b"LUKS\xba\xbe")
             .map_err(io("read the partition", &partition.device))?;
         if !luks {
-            return Ok(partition.device.clone());
+            return Ok((partition.device.clone(), false));
         }
-        outcome.encrypted = true;
         let mapped = Path::new("/dev/mapper").join(label);
         if mapped.try_exists().unwrap_or(false) {
-            return Ok(mapped);
+            return Ok((mapped, true));
         }
         if !self.tpm_is_there() {
             return Err(StorageError::NoTpm { label });
@@ -272,17 +325,13 @@ impl Storage {
             label.to_owned(),
             partition.device.display().to_string(),
             "-".to_owned(),
-            "tpm2-device=auto,headless=true,discard,tries=1".to_owned(),
+            format!(
+                "tpm2-device=auto,headless=true,tries=1,{}",
+                if is_writable { "discard" } else { "read-only" }
+            ),
         ];
-        // Since systemd 256 it is a program for everyone; before it was an internal one.
-        let attached = match program::run("systemd-cryptsetup", &args) {
-            Err(ProgramError::Start { .. }) => {
-                program::run("/usr/lib/systemd/systemd-cryptsetup", &args)
-            }
-            other => other,
-        };
-        attached.map_err(|source| StorageError::Unlock { label, source })?;
-        Ok(mapped)
+        cryptsetup(&args).map_err(|source| StorageError::Unlock { label, source })?;
+        Ok((mapped, true))
     }
 
     /// Mounts it once: that replays its log and shows whether it can be used; repairs it where it cannot.
@@ -306,6 +355,16 @@ impl Storage {
         mount_once(device, &at).map_err(|_| StorageError::Damaged { label, repair, source })?;
         outcome.notes.push(format!("`{label}` was damaged and has been repaired"));
         Ok(())
+    }
+}
+
+/// Since systemd 256 it is a program for everyone; before it was an internal one.
+fn cryptsetup(args: &[String]) -> Result<(), ProgramError> {
+    match program::run("systemd-cryptsetup", args) {
+        Err(ProgramError::Start { .. }) => {
+            program::run("/usr/lib/systemd/systemd-cryptsetup", args).map(drop)
+        }
+        other => other.map(drop),
     }
 }
 

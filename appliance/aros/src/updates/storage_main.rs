@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use arbase::Chain;
 use arboot::Event;
 
+use super::itself;
 use super::program;
 use super::reset;
 use super::ring::{self, Ring};
@@ -82,11 +83,13 @@ pub(crate) fn storage_main(args: &StorageArgs) -> Result<(), StorageMainError> {
             }
             storage.forget_links();
         }
-        return Ok(in_memory(Path::new("/"))?);
+        in_memory(Path::new("/"))?;
+        be_itself(&storage, &ring);
+        return Ok(());
     }
     match prepare(&storage, &ring) {
         Ok(()) => Ok(()),
-        Err(err) => fall_to_recovery(&storage, &err),
+        Err(err) => fall_to_recovery(&storage, &ring, &err),
     }
 }
 
@@ -110,6 +113,13 @@ fn prepare(storage: &Storage, ring: &Ring) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// With `/var` in memory the box still has its own key and name, where they can be read.
+fn be_itself(storage: &Storage, ring: &Ring) {
+    let Some(text) = itself::bring(storage, Path::new("/var")) else { return };
+    log::warn!(reason = text.as_str(); "storage");
+    ring.note(Event::Note { text });
+}
+
 /// The black box's partition; udev has not made its link yet.
 fn black_box(disk: &Path) -> PathBuf {
     let table = Gpt::read(disk).ok();
@@ -125,7 +135,11 @@ fn boot_disk() -> Option<PathBuf> {
 }
 
 /// Goes on with `/var` in memory, in the recovery target, and says why.
-fn fall_to_recovery(storage: &Storage, err: &StorageError) -> Result<(), StorageMainError> {
+fn fall_to_recovery(
+    storage: &Storage,
+    ring: &Ring,
+    err: &StorageError,
+) -> Result<(), StorageMainError> {
     let reason = Chain(err).to_string();
     log::error!(error = reason.as_str(); "no storage; falling to recovery");
     std::fs::create_dir_all(&storage.links).ok();
@@ -134,6 +148,7 @@ fn fall_to_recovery(storage: &Storage, err: &StorageError) -> Result<(), Storage
         log::warn!(path:% = path.display(), error:% = err; "the reason cannot be kept");
     }
     in_memory(Path::new("/"))?;
+    be_itself(storage, ring);
     if let Err(err) = program::run("systemctl", ["--no-block", "isolate", "arint-recovery.target"])
     {
         log::error!(error:% = Chain(&err); "the recovery target cannot be started");

@@ -120,7 +120,10 @@ async function start() {
   document.title = `${info.node} · ARINT`;
   at("compare").hidden = !info.fingerprint;
   at("fingerprint").textContent = info.fingerprint ? grouped(info.fingerprint) : "";
-  if (!info.claimed) return show("claim");
+  if (!info.claimed) {
+    if (info.seed_refused) say(info.seed_refused, "warn");
+    return show("claim");
+  }
   const session = await call("GET", "/v1/session").catch(() => null);
   if (session) return entered(session);
   const inRecovery = Boolean(info.recovery);

@@ -73,9 +73,12 @@ fn attach(file: &Path) -> PathBuf {
 #[test]
 fn the_first_start_makes_state_and_data_up_to_the_disks_end_and_the_second_keeps_them() {
     let mut disk = Disk::with_image();
+    let esp = disk.partition("esp").id;
     let first = disk.storage().prepare().unwrap();
     assert_eq!(first.made, ["state", "data"]);
-    assert!(!first.encrypted);
+    assert_eq!((first.encrypted, first.notes.as_slice()), (false, [].as_slice()));
+    assert_ne!(disk.partition("esp").id, esp, "the image's own identifier stays on no box");
+    let esp = disk.partition("esp").id;
     let gpt = Gpt::read(&disk.device).unwrap();
     assert!(gpt.reaches_end);
     assert_eq!(gpt.labelled("state").unwrap().bytes, 1 << 30);
@@ -83,6 +86,7 @@ fn the_first_start_makes_state_and_data_up_to_the_disks_end_and_the_second_keeps
     disk.with_mounted("state", |at| std::fs::write(at.join("kept"), "x").unwrap());
     disk.restart();
     assert_eq!(disk.storage().prepare().unwrap(), Outcome::default());
+    assert_eq!(disk.partition("esp").id, esp);
     disk.with_mounted("state", |at| assert!(at.join("kept").is_file()));
 }
 
