@@ -61,6 +61,8 @@ depmod -b "$root/usr" "$release" 2>/dev/null || depmod -b "$root" "$release"
 mkdir -p "$root/usr/lib/arint/python"
 cp -r "$wheels/." "$root/usr/lib/arint/python/"
 echo /usr/lib/arint/python > "$root/usr/lib/python3/dist-packages/arint.pth"
+# RECORD has the hash of programs that pip writes for whoever calls it, with the path of that Python in them.
+rm -f "$root"/usr/lib/arint/python/*.dist-info/RECORD
 find "$root/usr" -name __pycache__ -type d -prune -exec rm -rf {} +
 find "$root/usr/lib/arint/python" \( -name tests -o -name test -o -name '*.pyi' -o -name '*.pyx' -o -name '*.c' -o -name '*.pxd' \) -prune -exec rm -rf {} +
 python3 -m compileall -q --invalidation-mode unchecked-hash -s "$root" -p / \
