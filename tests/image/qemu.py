@@ -1,6 +1,6 @@
 """`make qemu`: boxes to work with, on this machine, without root.
 
-Prints where the console of each answers and where its serial console is logged; Ctrl-C switches all of them off.
+Prints the name of each, where its console answers and where its serial console is logged; Ctrl-C switches all of them off.
 Their disks are kept, so that the next start goes on; `NEW=1` begins with factory-fresh boxes.
 Several boxes (`BOXES=3`) share a virtual LAN, on which they find each other.
 """
@@ -62,13 +62,15 @@ def main() -> int:
         while any(box.is_on() for box in boxes) and not (end and time.monotonic() > end):
             for box in list(waiting):
                 try:
-                    claimed = box.api.request("GET", "/v1/claim", timeout=5).json()["claimed"]
+                    told = box.api.get("/v1/claim", timeout=5)
                 except OSError:
                     continue
                 waiting.discard(box)
                 codes = CODE.findall(box.serial())
-                code = f", first-run code {codes[-1]}" if codes and not claimed else ""
-                print(f"{box.name} answers after {time.monotonic() - box.started:.0f} s{code}", flush=True)
+                code = f", first-run code {codes[-1]}" if codes and not told["claimed"] else ""
+                seconds = time.monotonic() - box.started
+                print(f"{box.name} is {told['node']} and answers at https://127.0.0.1:{box.api.port} after {seconds:.0f} s{code}",
+                      flush=True)
             time.sleep(1)
     except KeyboardInterrupt:
         print("switching off", flush=True)

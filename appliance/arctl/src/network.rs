@@ -20,6 +20,8 @@ const CONFIRM: &str = "/v1/system/network/confirm";
 const TRIAL: Duration = Duration::from_secs(15);
 /// How long the new network has to stand before it is believed.
 const SETTLE: Duration = Duration::from_secs(3);
+/// How long one question may take: what is not answered by then has gone with the old network.
+const ASK: Duration = Duration::from_secs(5);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -116,7 +118,10 @@ async fn set(api: &Api, file: &Path, confirms: bool, json: bool) -> Result<(), F
 async fn trial_of(api: &Api, undone_before: Option<&str>) -> Result<Option<u64>, Failure> {
     let started = Instant::now();
     while started.elapsed() < TRIAL {
-        match api.get::<NetworkStatus>(PATH).await {
+        let Ok(asked) = tokio::time::timeout(ASK, api.get::<NetworkStatus>(PATH)).await else {
+            return Ok(None);
+        };
+        match asked {
             Ok(NetworkStatus { trial: Some(trial), .. }) => return Ok(Some(trial.seconds_left)),
             Ok(NetworkStatus { last_rollback: Some(why), .. })
                 if Some(why.as_str()) != undone_before =>
@@ -142,7 +147,7 @@ async fn confirm_when_reached(api: &Api, seconds: u64, json: bool) -> Result<(),
     tokio::time::sleep(SETTLE.min(limit / 2)).await;
     loop {
         let anew = api.anew()?;
-        let asked = tokio::time::timeout(Duration::from_secs(5), anew.get::<NetworkStatus>(PATH));
+        let asked = tokio::time::timeout(ASK, anew.get::<NetworkStatus>(PATH));
         match asked.await {
             Ok(Ok(NetworkStatus { trial: Some(_), .. })) => {
                 let done: Value = anew.post(CONFIRM, &json!({})).await?;

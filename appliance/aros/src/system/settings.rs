@@ -149,6 +149,10 @@ fn is_zone(zone: &str) -> bool {
 }
 
 async fn set_hostname(app: &App, name: &str) -> Result<(), bus::CallError> {
+    if super::status::hostname() == name {
+        // As `arint os name` set it at the start: hostnamed need not be started for it.
+        return Ok(());
+    }
     bus::within("set the host name", "org.freedesktop.hostname1", async {
         let service = bus::hostname(&app.bus).await?;
         service.set_static_hostname(name, false).await?;

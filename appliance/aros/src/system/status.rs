@@ -84,9 +84,13 @@ fn disk_problems(disk: &Disk) -> Vec<String> {
     problems
 }
 
-/// The host name in use.
+/// The host name in use: as hostnamed set it last, or as the box started with it.
+///
+/// The kernel's own file does not say: the unit's sandbox (`ProtectHostname=`) keeps the name that the box had when the
+/// unit started.
 pub(crate) fn hostname() -> String {
-    first_line("/proc/sys/kernel/hostname")
+    let name = first_line("/etc/hostname");
+    if name.is_empty() { first_line("/proc/sys/kernel/hostname") } else { name }
 }
 
 fn first_line(path: &str) -> String {

@@ -141,11 +141,17 @@ fn network(interface: &InterfaceSpec, below: &Lower<'_>) -> File {
             text.push_str("GatewayOnLink=yes\n");
         }
     }
+    // Said without DHCP too: networkd would give back the name of a lease that it had before.
+    text.push_str("\n[DHCPv4]\nUseHostname=no\n");
     if dhcp {
-        text.push_str("\n[DHCPv4]\nUseDomains=yes\nUseHostname=no\nClientIdentifier=mac\n");
+        text.push_str("UseDomains=yes\nClientIdentifier=mac\n");
         if !interface.dns.is_empty() {
             text.push_str("UseDNS=no\n");
         }
+    }
+    text.push_str("\n[DHCPv6]\nUseHostname=no\n");
+    if !interface.dns.is_empty() {
+        text.push_str("UseDNS=no\n\n[IPv6AcceptRA]\nUseDNS=no\n");
     }
     File { name: file_name(&interface.name, "network"), text }
 }

@@ -66,6 +66,16 @@ Gateway=192.0.2.1
 [Route]
 Gateway=fe80::1
 GatewayOnLink=yes
+
+[DHCPv4]
+UseHostname=no
+
+[DHCPv6]
+UseHostname=no
+UseDNS=no
+
+[IPv6AcceptRA]
+UseDNS=no
 ",
         )],
     );
@@ -92,9 +102,16 @@ MulticastDNS=yes
 DNS=192.0.2.53
 
 [DHCPv4]
-UseDomains=yes
 UseHostname=no
+UseDomains=yes
 ClientIdentifier=mac
+UseDNS=no
+
+[DHCPv6]
+UseHostname=no
+UseDNS=no
+
+[IPv6AcceptRA]
 UseDNS=no
 ",
         )],
@@ -122,9 +139,12 @@ MulticastDNS=yes
 VLAN=office
 
 [DHCPv4]
-UseDomains=yes
 UseHostname=no
+UseDomains=yes
 ClientIdentifier=mac
+
+[DHCPv6]
+UseHostname=no
 ",
             ),
             (
@@ -151,6 +171,12 @@ IPv6AcceptRA=yes
 LinkLocalAddressing=ipv6
 MulticastDNS=yes
 Address=192.0.2.10/24
+
+[DHCPv4]
+UseHostname=no
+
+[DHCPv6]
+UseHostname=no
 ",
             ),
         ],
@@ -188,6 +214,12 @@ IPv6AcceptRA=yes
 LinkLocalAddressing=ipv6
 MulticastDNS=yes
 Address=192.0.2.10/24
+
+[DHCPv4]
+UseHostname=no
+
+[DHCPv6]
+UseHostname=no
 ",
             ),
             (
