@@ -1,7 +1,7 @@
 //! Installing a bundle: what may be installed, the installation itself, its progress.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -263,6 +263,7 @@ async fn attempted(
     if let Some(hash) = &bundle.manifest_hash {
         args.insert("require-manifest-hash", hash.clone().into());
     }
+    let before = read_so_far(Path::new(BLOCK_DEVICES));
     let mut completed = rauc.receive_completed().await.map_err(bus)?;
     let begun = match rauc.install_bundle(source, args).await {
         // RAUC before 1.14 cannot be told which manifest is meant; the signature it checks itself.
@@ -283,7 +284,7 @@ async fn attempted(
             }
             () = tokio::time::sleep(LOOK) => {}
         }
-        let fetched = fetched(Path::new(BLOCK_DEVICES));
+        let fetched = fetched(Path::new(BLOCK_DEVICES), &before);
         match rauc.progress().await {
             Ok((percent, message, _)) => {
                 let percent = u32::try_from(percent.clamp(0, 100)).unwrap_or_default();
@@ -314,19 +315,29 @@ async fn attempted(
     Err(rauc.last_error().await.unwrap_or_else(|err| Chain(&err).to_string()))
 }
 
-/// What was read of a bundle that is streamed, and how large it is, bytes: RAUC sees it as a network block device.
-fn fetched(block_devices: &Path) -> Option<(u64, u64)> {
-    let devices = std::fs::read_dir(block_devices).ok()?;
+/// What was read of each network block device since the start, bytes: RAUC sees a bundle that is streamed as one.
+fn read_so_far(block_devices: &Path) -> HashMap<PathBuf, u64> {
+    let devices = std::fs::read_dir(block_devices).into_iter().flatten().flatten();
     devices
-        .flatten()
         .filter(|device| device.file_name().to_string_lossy().starts_with("nbd"))
-        .find_map(|device| {
-            let read = |name: &str| std::fs::read_to_string(device.path().join(name)).ok();
-            let sectors = read("size")?.trim().parse::<u64>().ok().filter(|size| *size > 0)?;
+        .filter_map(|device| {
+            let stat = std::fs::read_to_string(device.path().join("stat")).ok()?;
             // The third number counts sectors read (Documentation/block/stat.rst of Linux).
-            let fetched = read("stat")?.split_whitespace().nth(2)?.parse::<u64>().ok()?;
-            Some((fetched.saturating_mul(512), sectors.saturating_mul(512)))
+            let sectors = stat.split_whitespace().nth(2)?.parse::<u64>().ok()?;
+            Some((device.path(), sectors.saturating_mul(512)))
         })
+        .collect()
+}
+
+/// What was read of the bundle that is streamed now, and how large it is, bytes; the devices count on from bundle to
+/// bundle, so what they had read before is taken off.
+fn fetched(block_devices: &Path, before: &HashMap<PathBuf, u64>) -> Option<(u64, u64)> {
+    read_so_far(block_devices).into_iter().find_map(|(device, read)| {
+        let size = std::fs::read_to_string(device.join("size")).ok()?;
+        let sectors = size.trim().parse::<u64>().ok().filter(|size| *size > 0)?;
+        let before = before.get(&device).copied().unwrap_or_default();
+        Some((read.saturating_sub(before), sectors.saturating_mul(512)))
+    })
 }
 
 /// How much of a streamed bundle was fetched.
@@ -414,11 +425,15 @@ mod tests {
             std::fs::write(dir.path().join(name).join("size"), size).unwrap();
             std::fs::write(dir.path().join(name).join("stat"), stat).unwrap();
         };
-        assert_eq!(fetched(dir.path()), None);
+        let none = HashMap::new();
+        assert_eq!(fetched(dir.path(), &none), None);
         device("vda", "4096\n", " 1 0 4000 2 0 0 0 0 0 0 0\n");
         device("nbd0", "0\n", " 9 0 900 2 0 0 0 0 0 0 0\n");
         device("nbd1", "163840\n", " 9 0 7168 2 0 0 0 0 0 0 0\n");
-        assert_eq!(fetched(dir.path()), Some((3_670_016, 83_886_080)));
+        assert_eq!(fetched(dir.path(), &none), Some((3_670_016, 83_886_080)));
+        let before = read_so_far(dir.path());
+        std::fs::write(dir.path().join("nbd1/stat"), " 9 0 7170 2 0 0 0 0 0 0 0\n").unwrap();
+        assert_eq!(fetched(dir.path(), &before), Some((1024, 83_886_080)));
         let status = InstallStatus {
             fetched_bytes: Some(3_670_016),
             bundle_bytes: Some(83_886_080),
