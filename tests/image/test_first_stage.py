@@ -4,6 +4,7 @@ Each start ends within seconds, because it never gets to systemd; what the boot 
 """
 
 import json
+import re
 import struct
 import subprocess
 import zlib
@@ -14,6 +15,7 @@ import pytest
 from harness import images
 from harness.disk import BLOCK, blackbox, partitions, sections
 from harness.tools import run, tool
+from harness.waiting import patience
 
 #: A start alone takes seconds; this is for a machine that does much else.
 TIME = 180
@@ -97,6 +99,15 @@ def stage(image_a: images.Image, tmp_path: Path) -> Stage:
     return Stage(image_a, tmp_path)
 
 
+def test_a_sound_disk_is_found_at_once_and_nothing_is_warned_of(stage: Stage) -> None:
+    console = stage.start(until="starting slot", words=("loglevel=7", "printk.time=1"))
+    said = re.findall(r"\[ *(\d+\.\d+)\] arinit: (.*)", console)
+    assert [text for _, text in said] == [said[0][1], said[-1][1]], console[-2000:]
+    assert said[0][1].startswith("first stage ") and said[-1][1].startswith("starting slot a "), console[-2000:]
+    # A second or two under emulation; a disk that is waited for is given half a minute.
+    assert float(said[-1][0]) - float(said[0][0]) < 5 * patience(), console[-2000:]
+
+
 def test_a_root_that_is_damaged_is_refused_and_the_reason_is_kept(stage: Stage) -> None:
     stage.damage("slot-a", 0)
     console = stage.start()
@@ -128,18 +139,22 @@ def test_a_block_that_rots_behind_the_first_one_ends_in_a_panic_and_a_reset(stag
     assert "Rebooting in 5 seconds" in console, console[-2000:]
 
 
-@pytest.mark.parametrize(("starts", "refused"), [(4, False), (5, True)])
-def test_after_five_starts_in_a_row_that_were_not_confirmed_the_other_slot_is_next(
-    stage: Stage, starts: int, refused: bool,
+@pytest.mark.parametrize(
+    ("starts", "beside", "refused"),
+    [(4, "b", False), (5, "b", True), (9, "recovery", False), (10, "recovery", True)],
+)
+def test_after_five_starts_in_a_row_that_were_not_confirmed_the_other_slot_is_next_and_after_ten_the_recovery_system(
+    stage: Stage, starts: int, beside: str, refused: bool,
 ) -> None:
     started = {"event": "started", "slot": "a", "entry": "", "version": "1", "cause": None}
     stage.keep(*[started] * starts)
-    esp = f"{stage.disk}@@{partitions(stage.disk)['esp'].offset}"
-    entry = stage.folder / "entry"
-    entry.write_text("title ARINT 2 (b)\nsort-key arint\nversion 000002-2\nefi /EFI/arint/b-000002.efi\n")
-    run(["mcopy", "-i", esp, entry, "::/loader/entries/arint-000002-b.conf"])
-    run(["mcopy", "-i", esp, entry, "::/EFI/arint/b-000002.efi"])
+    if beside == "b":
+        esp = f"{stage.disk}@@{partitions(stage.disk)['esp'].offset}"
+        entry = stage.folder / "entry"
+        entry.write_text("title ARINT 2 (b)\nsort-key arint\nversion 000002-2\nefi /EFI/arint/b-000002.efi\n")
+        run(["mcopy", "-i", esp, entry, "::/loader/entries/arint-000002-b.conf"])
+        run(["mcopy", "-i", esp, entry, "::/EFI/arint/b-000002.efi"])
     console = stage.start(until="starting slot")
-    assert ("5 starts in a row were not confirmed" in console) == refused, console[-2000:]
+    assert (f"{starts} starts in a row were not confirmed" in console) == refused, console[-2000:]
     assert ("starting slot a" in console) != refused, console[-2000:]
     assert [event["event"] for event in stage.events()[starts:]] == ["started", *["first_stage_failed"] * refused]

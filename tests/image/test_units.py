@@ -22,6 +22,7 @@ PRIVILEGED = {
     "arint-storage.service": "partitions, formats and maps disks, and mounts for everyone, before anything has a network",
     "arint-support@.service": "the log-in of a person, while an admin has opened a support session; of no target",
     "arint-install.service": "writes a whole disk, at the word of a person at the box, and has no network",
+    "arint-deadline.service": "restarts a box whose start hangs, and has no network",
     "emergency.service": "shows what failed and restarts the box; nothing of it stays",
 }
 #: Daemons of other packages, most of them with a drop-in of ours.
@@ -47,7 +48,7 @@ NEVER = {
        for name in ["exit", "halt", "kexec", "poweroff", "reboot", "soft-reboot"]},
 }
 #: Scripts that lie on the device.
-PROGRAMS = {"usr/lib/arint/rauc-boot", "usr/lib/arint/rauc-service", "usr/lib/arint/rauc-stream"}
+PROGRAMS = {f"usr/lib/arint/{name}" for name in ["rauc-boot", "rauc-service", "rauc-stream", "start-deadline"]}
 
 #: Other names of units of systemd's.
 ALIASES = {f"usr/lib/systemd/system/{name}" for name in

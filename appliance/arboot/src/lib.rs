@@ -13,9 +13,11 @@ pub mod entries;
 pub mod event;
 pub mod gpt;
 pub mod slot;
+pub mod start;
 pub mod uki;
 
 pub use blackbox::{BlackBox, BlackBoxError, Disk, unconfirmed_starts, why};
 pub use entries::{Entries, EntriesError, Entry, Esp, State};
 pub use event::{Event, Record};
 pub use slot::Slot;
+pub use start::{Mode, boot_id};

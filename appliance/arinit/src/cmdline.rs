@@ -1,31 +1,15 @@
 //! What the signed kernel command line says: version, root, and where the boot loader cannot say it, slot and mode.
 
-use arboot::Slot;
-use serde::Serialize;
+use arboot::{Mode, Slot};
 
 use crate::verity::Verity;
 
-/// What is started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Mode {
-    /// The system.
-    #[default]
-    Normal,
-    /// The recovery system, with `/var` in memory.
-    Recovery,
-    /// The installer on a stick.
-    Install,
-}
-
-impl Mode {
-    /// The unit systemd starts instead of the default one.
-    pub(crate) fn unit(self) -> Option<&'static str> {
-        match self {
-            Self::Normal => None,
-            Self::Recovery => Some("--unit=arint-recovery.target"),
-            Self::Install => Some("--unit=arint-install.target"),
-        }
+/// The unit systemd starts instead of the default one.
+pub(crate) fn unit(mode: Mode) -> Option<&'static str> {
+    match mode {
+        Mode::Normal => None,
+        Mode::Recovery => Some("--unit=arint-recovery.target"),
+        Mode::Install => Some("--unit=arint-install.target"),
     }
 }
 

@@ -103,11 +103,6 @@ pub(crate) fn cause(sys: &Path) -> Option<&'static str> {
     kept.any(|file| file.file_name().to_string_lossy().starts_with("dmesg-")).then_some("panic")
 }
 
-/// The kernel's id of this start.
-pub(crate) fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-}
-
 /// Unix milliseconds.
 pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

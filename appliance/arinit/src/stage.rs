@@ -10,11 +10,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arboot::entries::Name;
-use arboot::{BlackBox, BlackBoxError, Entries, EntriesError, Esp, Event, Record, Slot};
+use arboot::{BlackBox, BlackBoxError, Entries, EntriesError, Esp, Event, Mode, Record, Slot};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use serde::Serialize;
 
-use crate::cmdline::{self, CommandLine, CommandLineError, Mode};
+use crate::cmdline::{self, CommandLine, CommandLineError};
 use crate::disks::{self, Disk};
 use crate::verity::VerityError;
 use crate::{dm, efi, kernel, log};
@@ -277,7 +277,7 @@ fn black_box(disk: &Disk) -> Option<BlackBox<File>> {
 
 fn record(disk: &Disk, event: Event) {
     let Some(mut blackbox) = black_box(disk) else { return };
-    if let Err(err) = blackbox.append(kernel::now_ms(), &kernel::boot_id(), event) {
+    if let Err(err) = blackbox.append(kernel::now_ms(), &arboot::boot_id(), event) {
         log::warn(&log::chain(&err));
     }
 }
@@ -293,7 +293,7 @@ fn note_start(boot: &mut Boot) -> Vec<Record> {
         version: boot.version.clone(),
         cause: boot.cause.clone(),
     };
-    match blackbox.append(kernel::now_ms(), &kernel::boot_id(), started) {
+    match blackbox.append(kernel::now_ms(), &arboot::boot_id(), started) {
         Ok(record) => records.push(record),
         Err(err) => log::warn(&log::chain(&err)),
     }
@@ -433,7 +433,7 @@ fn switch_root(mode: Mode) -> Result<Infallible, StageError> {
     let mut last = None;
     for program in ["/usr/lib/systemd/systemd", "/sbin/init"] {
         let mut args = vec![program];
-        args.extend(mode.unit());
+        args.extend(cmdline::unit(mode));
         let args: Vec<CString> =
             args.into_iter().filter_map(|arg| CString::new(arg).ok()).collect();
         let Some(path) = args.first() else { continue };

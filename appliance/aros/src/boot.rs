@@ -10,10 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arbase::Chain;
 use arboot::entries::Folder;
-use arboot::{BlackBox, BlackBoxError, Entries, EntriesError, Esp, Event, Slot, State};
+use arboot::{BlackBox, BlackBoxError, Entries, EntriesError, Esp, Event, Mode, Slot, State};
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::updates::started::{self, Mode, Started, StartedError};
+use crate::updates::started::{self, Started, StartedError};
 
 /// What RAUC takes for "started from none of the slots".
 const EXTERNAL: &str = "_external_";
@@ -198,11 +198,9 @@ fn append(partitions: &Path, event: Event) -> Result<(), BlackBoxError> {
     let file =
         File::options().read(true).write(true).open(partition).map_err(BlackBoxError::Read)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // Every Linux has one; without it the record is still worth keeping.
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     BlackBox::open(file)?.append(
         u64::try_from(now.as_millis()).unwrap_or(0),
-        boot_id.trim(),
+        &arboot::boot_id(),
         event,
     )?;
     Ok(())

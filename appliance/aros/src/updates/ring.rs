@@ -35,7 +35,7 @@ pub(crate) enum RingError {
 impl Ring {
     /// The one on this device.
     pub(crate) fn new(device: &Path) -> Self {
-        Self { device: device.to_owned(), boot_id: boot_id() }
+        Self { device: device.to_owned(), boot_id: arboot::boot_id() }
     }
 
     /// The kernel's id of this start.
@@ -75,12 +75,4 @@ impl Ring {
             .map_err(|source| RingError::Open { device: self.device.clone(), source })?;
         Ok(BlackBox::open(file)?)
     }
-}
-
-/// The kernel's id of this start, without dashes.
-fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .replace('-', "")
 }

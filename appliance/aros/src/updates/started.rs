@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use arboot::Slot;
+use arboot::{Mode, Slot};
 use serde::Deserialize;
 
 /// Where the first stage writes it.
@@ -25,19 +25,6 @@ pub(crate) struct Started {
     /// What for.
     #[serde(default)]
     pub(crate) mode: Mode,
-}
-
-/// What the system was started for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Mode {
-    /// Its work.
-    #[default]
-    Normal,
-    /// Being repaired: nothing of `state` and `data` is touched.
-    Recovery,
-    /// Writing the image to another disk.
-    Install,
 }
 
 /// Why it is not known.
