@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use arbase::Chain;
-use arboot::Event;
+use arboot::{Event, Mode};
 
 use super::itself;
 use super::program;
 use super::reset;
 use super::ring::{self, Ring};
-use super::started::{self, Mode, Started};
+use super::started::{self, Started};
 use super::storage::{Storage, StorageError, in_memory};
 use arboot::gpt::{self, Gpt};
 
