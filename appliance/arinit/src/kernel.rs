@@ -96,11 +96,13 @@ pub(crate) fn cause(sys: &Path) -> Option<&'static str> {
         let status = fs::read_to_string(dir.join("bootstatus")).ok()?;
         status.trim().parse::<u32>().ok()
     };
-    if watchdogs.filter_map(|dog| reset(&dog.path())).any(|status| status & WATCHDOG_RESET != 0) {
-        return Some("watchdog");
-    }
     let mut kept = fs::read_dir(sys.join("fs/pstore")).into_iter().flatten().flatten();
-    kept.any(|file| file.file_name().to_string_lossy().starts_with("dmesg-")).then_some("panic")
+    // First, as a watchdog may end a panic that is slow to write itself down.
+    if kept.any(|file| file.file_name().to_string_lossy().starts_with("dmesg-")) {
+        return Some("panic");
+    }
+    let mut statuses = watchdogs.filter_map(|dog| reset(&dog.path()));
+    statuses.any(|status| status & WATCHDOG_RESET != 0).then_some("watchdog")
 }
 
 /// Unix milliseconds.
@@ -168,13 +170,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sys = dir.path();
         assert_eq!(cause(sys), None);
+        fs::create_dir_all(sys.join("class/watchdog/watchdog0")).unwrap();
+        fs::write(sys.join("class/watchdog/watchdog0/bootstatus"), "0\n").unwrap();
+        assert_eq!(cause(sys), None);
+        fs::write(sys.join("class/watchdog/watchdog0/bootstatus"), "32\n").unwrap();
+        assert_eq!(cause(sys), Some("watchdog"));
         fs::create_dir_all(sys.join("fs/pstore")).unwrap();
         fs::write(sys.join("fs/pstore/dmesg-efi_pstore-1"), "").unwrap();
         assert_eq!(cause(sys), Some("panic"));
-        fs::create_dir_all(sys.join("class/watchdog/watchdog0")).unwrap();
-        fs::write(sys.join("class/watchdog/watchdog0/bootstatus"), "0\n").unwrap();
-        assert_eq!(cause(sys), Some("panic"));
-        fs::write(sys.join("class/watchdog/watchdog0/bootstatus"), "32\n").unwrap();
-        assert_eq!(cause(sys), Some("watchdog"));
     }
 }
