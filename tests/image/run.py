@@ -23,7 +23,7 @@ LANES = [
 #: What `--whole` adds: long, or not yet seen to pass on the finished image (docs/testing-image.md).
 MORE = [
     ["test_update.py"],
-    ["test_powercut.py", "test_lan.py", "test_memory.py", "test_trust.py", "test_life.py", "test_buildroot_steps.py", "test_uboot.py",
+    ["test_powercut.py", "test_lan.py", "test_memory.py", "test_trust.py", "test_damage.py", "test_life.py", "test_buildroot_steps.py", "test_uboot.py",
      "test_seed.py", "test_recovery.py", "test_installer.py"],
 ]
 

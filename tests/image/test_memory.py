@@ -1,6 +1,7 @@
 """A box with 256 MiB: everything runs, and a message passes."""
 
 import json
+import re
 
 from conftest import CHANNEL, SERVICE, wait_confirmed
 from harness import images
@@ -25,3 +26,6 @@ def test_everything_runs_in_256_mib(make_box, image_a: images.Image):
     assert status["failed_units"] == []
     restarts = {unit["name"]: unit["restarts"] for unit in box.api.get("/v1/system/units") if unit["restarts"]}
     assert restarts == {}, "no unit was killed for memory"
+    killed = [line["message"] for line in box.api.journal(lines=20000, priority=7)
+              if re.search(r"(?i)out of memory|oom-kill|oom_reaper|killed process", line["message"])]
+    assert killed == []

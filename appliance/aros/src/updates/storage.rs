@@ -21,6 +21,9 @@ use arboot::gpt::{Gpt, GptError, Partition};
 const LABELS: [&str; 2] = ["state", "data"];
 /// If this much at the start of a partition is zero, nothing was ever written to it.
 const HEAD: usize = 1 << 20;
+/// Seconds for one repair.  Where no superblock is left it looks through the whole disk for a copy, which may take
+/// hours; a start that outlasts its unit's limit would end in a restart, over and over.
+const REPAIR_LIMIT: &str = "100";
 /// How long a TPM that the firmware announces may take to appear.
 const TPM_LIMIT: Duration = Duration::from_secs(20);
 
@@ -346,8 +349,9 @@ impl Storage {
         let Err(source) = mount_once(device, &at) else { return Ok(()) };
         let shown = device.display().to_string();
         // Without -L it refuses while the log cannot be replayed, and then the log is what is broken.
-        let repaired = program::run("xfs_repair", [shown.as_str()])
-            .or_else(|_| program::run("xfs_repair", ["-L", shown.as_str()]));
+        let limited =
+            |args: &[&str]| program::run("timeout", [&[REPAIR_LIMIT, "xfs_repair"], args].concat());
+        let repaired = limited(&[&shown]).or_else(|_| limited(&["-L", &shown]));
         let repair = match &repaired {
             Ok(_) => "it ended well".to_owned(),
             Err(err) => err.to_string(),
