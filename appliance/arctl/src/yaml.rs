@@ -379,7 +379,7 @@ spec:
             "x.yaml line 7: Channel `orders`: field `urlpath`: unknown field `urlpath`, expected one of \
              `type`, `url_path`, `service`, `is_active`, `method`, `http_accept`, `data_format`, \
              `match_slash`, `merge_url_params_req`, `url_params_pri`, `params_pri`, `security`, \
-             `security_groups`, `timeout_ms`, `content_type`, `max_body_bytes`",
+             `security_groups`, `timeout_ms`, `content_type`, `max_body_bytes`, `rate_limit`, `use_rbac`",
         );
         refused(
             "kind: Node\nname: x\nspecs: {}\n",

@@ -171,7 +171,9 @@ mod tests {
         let path =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/user/admin/first-steps.md");
         let guide = std::fs::read_to_string(path).unwrap();
-        let shown = guide.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        let mut blocks =
+            guide.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        let shown = blocks.find(|block| block.contains("login_ttl_s")).unwrap();
         assert_eq!(parse(shown).unwrap(), Config::default());
     }
 }

@@ -84,6 +84,11 @@ def addresses(station: Station, host: str, seconds: float = 4) -> set[str]:
 AVAHI = r"""set -eu
 mount -t tmpfs none /run
 mkdir /run/dbus /run/avahi-daemon
+# Inside a user name space only root exists, so Avahi's own user is called that here.
+sed 's/^avahi:x:[0-9]*:[0-9]*:/avahi:x:0:0:/' /etc/passwd >/run/passwd
+sed 's/^avahi:x:[0-9]*:/avahi:x:0:/' /etc/group >/run/group
+mount --bind /run/passwd /etc/passwd
+mount --bind /run/group /etc/group
 printf '[server]\nuse-ipv4=yes\nuse-ipv6=yes\n[publish]\ndisable-publishing=yes\n' >/run/avahi.conf
 dbus-daemon --session --address=unix:path=/run/dbus/bus --nofork --nopidfile >/dev/null 2>&1 &
 while ! [ -S /run/dbus/bus ]; do sleep 0.1; done
