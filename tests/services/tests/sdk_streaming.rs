@@ -48,6 +48,11 @@ async fn a_generator_is_sent_as_server_sent_events_and_may_take_longer_than_the_
 #[tokio::test]
 async fn a_client_that_goes_away_ends_the_generator() {
     let node = node().await;
+    artest::wait_for("the key-value store", Duration::from_secs(20), async || {
+        let text = node.request(Method::GET, "/which-closed", "").await.text().await.unwrap();
+        if text == "none" { Ok(()) } else { Err(text) }
+    })
+    .await;
     let mut answer = node.request(Method::GET, "/endless", "").await;
     let cid = answer.headers()["x-zato-cid"].to_str().unwrap().to_owned();
     assert!(answer.chunk().await.unwrap().unwrap().starts_with(b"data: {\"pid\":"));

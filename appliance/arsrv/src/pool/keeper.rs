@@ -48,6 +48,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const DEATHS_WITHIN: Duration = Duration::from_secs(60);
 /// How often the key-value store's password is looked for.
 const LOOK_FOR_KVDB: Duration = Duration::from_millis(500);
+/// The same while none has been seen yet.
+const LOOK_FOR_NEW_KVDB: Duration = Duration::from_millis(50);
 /// Slots of a worker, less some for threads that change over.
 const SLOTS: usize = 1000;
 /// How long calls may still take when the core stops, and how long it has to be quiet.
@@ -266,7 +268,8 @@ async fn watch_kvdb(inner: Arc<Inner>) {
         if let Some(uid) = inner.launcher.borrow().as_ref().and_then(|launcher| launcher.uid()) {
             open_socket(&socket, uid, &mut opened);
         }
-        tokio::time::sleep(LOOK_FOR_KVDB).await;
+        // The store starts beside the core: services that use it at once should not have to wait for the usual look.
+        tokio::time::sleep(if last.is_null() { LOOK_FOR_NEW_KVDB } else { LOOK_FOR_KVDB }).await;
     }
 }
 
