@@ -32,6 +32,8 @@ mkfs.xfs xfsprogs
 sfdisk fdisk
 losetup mount
 /lib/systemd/systemd-networkd systemd
+udevadm udev
+veritysetup cryptsetup-bin
 systemd-repart systemd
 /usr/lib/python3/dist-packages/redis python3-redis
 /usr/lib/python3/dist-packages/jwt python3-jwt
