@@ -12,6 +12,7 @@ pub mod channel;
 pub mod limit;
 pub mod node;
 pub mod outgoing;
+pub mod quality;
 pub mod security;
 pub mod service;
 pub mod system;
@@ -24,6 +25,7 @@ pub use channel::{ChannelSpec, DataFormat, HttpMethod, ParamsPriority, UrlParams
 pub use limit::{QuotaTierSpec, RateLimit};
 pub use node::NodeSpec;
 pub use outgoing::{OutgoingRest, OutgoingSpec, OutgoingSql, RetryPolicy};
+pub use quality::{Audit, ContentEncoding, Cors, Priority, ResponseCache};
 pub use security::{
     JwtAlgorithm, JwtIssuerSpec, JwtSpec, NtlmSpec, OauthFormat, OauthSpec, SecurityGroupSpec,
     SecuritySpec, TlsChannelSpec, TlsKeyCertSpec, WssPassword, WssSpec,
@@ -157,6 +159,7 @@ macro_rules! specs {
         /// The spec of an object of any kind.
         #[derive(Debug, Clone, PartialEq, Serialize)]
         #[serde(untagged)]
+        #[expect(clippy::large_enum_variant, reason = "a spec is kept in one place, behind a pointer; channels are the most of them")]
         pub enum Spec { $(#[doc = concat!("Of a ", stringify!($kind), ".")] $kind($spec),)+ }
 
         impl Spec {

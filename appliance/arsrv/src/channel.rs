@@ -11,9 +11,11 @@
 pub mod accept;
 pub mod path;
 pub mod pattern;
+pub mod quality;
 pub mod reconcile;
 pub mod table;
 
+pub use quality::Quality;
 pub use table::{Channel, Found, Standing, Table};
 
 use arapi::names::{Kind, ObjectName};

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Broken, RateLimit, Rules, yes};
+use super::quality::check_schema;
+use super::{Audit, Broken, ContentEncoding, Cors, Priority, RateLimit, ResponseCache, Rules, yes};
 use crate::names::{Kind, ObjectName};
 
 /// A REST channel: requests to its path invoke its service.
@@ -62,6 +63,31 @@ pub struct ChannelSpec {
     /// Whether a caller needs a grant (kind `Grant`) beside its credentials; default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub use_rbac: bool,
+    /// How answers are packed where the client takes that; absent: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<ContentEncoding>,
+    /// Answers to GET and HEAD that are kept for those that ask the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_cache: Option<ResponseCache>,
+    /// Which pages of other origins may call it from a browser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
+    /// The JSON Schema that requests have to satisfy; needs `data_format: json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_schema: Option<serde_json::Value>,
+    /// The JSON Schema that answers have to satisfy; needs `data_format: json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_schema: Option<serde_json::Value>,
+    /// What is kept of requests and answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
+    /// Whether its calls go before others or after them where they wait for a worker; default `interactive`.
+    #[serde(default, skip_serializing_if = "is_interactive")]
+    pub priority: Priority,
+}
+
+fn is_interactive(priority: &Priority) -> bool {
+    *priority == Priority::Interactive
 }
 
 /// The protocols of channels.
@@ -212,6 +238,20 @@ impl Rules for ChannelSpec {
                 "a channel that asks for no credentials cannot know whom something was granted to"
                     .to_owned(),
             ));
+        }
+        ResponseCache::check(self.response_cache.as_ref())?;
+        Cors::check(self.cors.as_ref())?;
+        Audit::check(self.audit.as_ref())?;
+        for (field, schema) in
+            [("request_schema", &self.request_schema), ("response_schema", &self.response_schema)]
+        {
+            if schema.is_some() && self.data_format != DataFormat::Json {
+                return Err((
+                    field,
+                    "only channels of `data_format: json` have schemas".to_owned(),
+                ));
+            }
+            check_schema(field, schema.as_ref())?;
         }
         RateLimit::check(self.rate_limit.as_ref())
     }

@@ -96,3 +96,68 @@ fn a_secret_value_is_not_printed() {
     let field = SecretField::Value(SecretText("hunter2".into()));
     assert!(!format!("{field:?}").contains("hunter2"));
 }
+
+#[test]
+fn qualities_of_channels_are_checked() {
+    let refused = |more: serde_json::Value, sentence: &str| {
+        let mut written = json!({"url_path": "/a", "service": "a", "data_format": "json"});
+        written.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        refused(Kind::Channel, written, sentence);
+    };
+    refused(
+        json!({"response_cache": {"ttl": 0}}),
+        "Channel `x`: field `response_cache.ttl`: 0 is not between 1 and 2592000",
+    );
+    refused(
+        json!({"response_cache": {"vary_by_headers": ["a b"]}}),
+        "Channel `x`: field `response_cache.vary_by_headers`: `a b` is not the name of a header",
+    );
+    refused(
+        json!({"cors": {"origins": []}}),
+        "Channel `x`: field `cors.origins`: there is no origin in it; `https://app.example.com` or `*` was expected",
+    );
+    for origin in [
+        "app.example.com",
+        "https://a.b/",
+        "https://*",
+        "https://u@a",
+        "ftp://a",
+        "HTTPS://a",
+        "null",
+    ] {
+        refused(
+            json!({"cors": {"origins": [origin]}}),
+            &format!(
+                "Channel `x`: field `cors.origins`: `{origin}` is no origin; `https://app.example.com`, `https://*.example.com` or `*` was expected"
+            ),
+        );
+    }
+    refused(
+        json!({"cors": {"origins": ["*"], "allow_credentials": true}}),
+        "Channel `x`: field `cors.allow_credentials`: browsers take no credentials from a channel that is for every origin; name the origins",
+    );
+    refused(
+        json!({"audit": {"max_len_messages": 20000}}),
+        "Channel `x`: field `audit.max_len_messages`: 20000 is not between 1 and 10000",
+    );
+    refused(
+        json!({"request_schema": {"properties": {"a": {"$ref": "http://example.com/a.json"}}}}),
+        "Channel `x`: field `request_schema`: `http://example.com/a.json` refers to another document, and nothing is fetched; put that into `$defs` and refer to `#/$defs/…`",
+    );
+    refused(
+        json!({"response_schema": [1]}),
+        "Channel `x`: field `response_schema`: it is no JSON Schema: an object was expected",
+    );
+    refused(
+        json!({"data_format": "xml", "response_schema": {}}),
+        "Channel `x`: field `response_schema`: only channels of `data_format: json` have schemas",
+    );
+    let whole = json!({
+        "url_path": "/a", "service": "a", "data_format": "json", "content_encoding": "gzip",
+        "response_cache": {"ttl": 5}, "audit": {}, "priority": "batch",
+        "cors": {"origins": ["https://app.example.com:8443", "https://*.example.com", "http://localhost:3000"], "headers": ["*"]},
+        "request_schema": {"$ref": "#/$defs/a", "$defs": {"a": {"enum": [{"$ref": "http://data"}]}}},
+    });
+    let spec = Spec::parse(Kind::Channel, "x", whole).unwrap();
+    assert_eq!(Spec::parse(Kind::Channel, "x", spec.to_json()).unwrap(), spec);
+}

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::accept::MediaRange;
 use super::pattern::Pattern;
+use super::quality::Quality;
 use super::stable_id;
 use crate::limits::{Limiter, Limits};
 use crate::security::attempts::Attempts;
@@ -81,6 +82,8 @@ pub struct Channel {
     pub counts: Arc<Counts>,
     /// The part of the `http` document before the security, and the part behind it.
     pub document: (Bytes, Bytes),
+    /// What it does beside invoking its service.
+    pub quality: Option<Box<Quality>>,
     accept: Option<MediaRange>,
 }
 
@@ -161,6 +164,7 @@ impl Table {
                 content_type: content_type(spec),
                 counts: counts.unwrap_or_default(),
                 document: document(name, spec),
+                quality: Quality::of(spec),
                 accept: spec
                     .http_accept
                     .as_deref()

@@ -14,7 +14,6 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 use serde_json::Value;
 
@@ -29,14 +28,24 @@ pub type Answer = Response<Payload>;
 #[derive(Debug)]
 pub enum Payload {
     /// All of it.
-    Whole(Full<Bytes>),
+    Whole(Bytes),
     /// The first piece, and what is still to come.
     Streamed(Bytes, Pieces),
 }
 
+impl Payload {
+    /// The body, if all of it is here.
+    pub fn whole(&self) -> Option<Bytes> {
+        match self {
+            Self::Whole(whole) => Some(whole.clone()),
+            Self::Streamed(..) => None,
+        }
+    }
+}
+
 impl From<Bytes> for Payload {
     fn from(bytes: Bytes) -> Self {
-        Self::Whole(Full::new(bytes))
+        Self::Whole(bytes)
     }
 }
 
@@ -49,7 +58,8 @@ impl Body for Payload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match self.get_mut() {
-            Self::Whole(whole) => Pin::new(whole).poll_frame(cx).map_err(|never| match never {}),
+            Self::Whole(whole) if whole.is_empty() => Poll::Ready(None),
+            Self::Whole(whole) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(whole))))),
             Self::Streamed(first, _) if !first.is_empty() => {
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(first)))))
             }
@@ -59,14 +69,16 @@ impl Body for Payload {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(whole) => whole.is_end_stream(),
+            Self::Whole(whole) => whole.is_empty(),
             Self::Streamed(..) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(whole) => whole.size_hint(),
+            Self::Whole(whole) => {
+                SizeHint::with_exact(u64::try_from(whole.len()).unwrap_or(u64::MAX))
+            }
             Self::Streamed(..) => SizeHint::default(),
         }
     }

@@ -1,4 +1,4 @@
-//! Reads request bodies within bounds.
+//! Reads request bodies within bounds, unpacking them where they are packed.
 //!
 //! A body is read whole, because a service gets it whole; so its size is bounded twice: by its channel, and,
 //! together with all other large ones, by a budget.  What does not fit the budget is left in the client's
@@ -14,6 +14,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+
+use super::gzip::{self, Coding, Unpacker};
 
 /// Bodies up to this size need no budget.
 const SMALL: usize = 1024 * 1024;
@@ -46,6 +48,18 @@ pub enum BodyError {
         /// How much is.
         limit: usize,
     },
+    /// Larger than allowed once it is unpacked.
+    #[error("request body is larger than the {limit} bytes this channel takes once it is unpacked")]
+    TooLargeUnpacked {
+        /// How much is.
+        limit: usize,
+    },
+    /// It would unpack to many times its length.
+    #[error("request body swells too much by being unpacked; send it without Content-Encoding")]
+    Swells,
+    /// It says that it is gzip and is not.
+    #[error("request body is not gzip, though its Content-Encoding says so, or it is not complete")]
+    NotGzip,
     /// Too many large ones at once.
     #[error(
         "request body cannot be taken now: other large requests fill the memory for them; try again"
@@ -96,6 +110,7 @@ impl Whole {
 /// Reads a body of at most `limit` bytes, waiting no longer than `time`.
 pub async fn read(
     body: Incoming,
+    coding: Coding,
     limit: usize,
     time: Duration,
     budget: &Budget,
@@ -109,10 +124,47 @@ pub async fn read(
         return Err(BodyError::TooLarge { limit });
     }
     let until = Instant::now() + time;
-    match tokio::time::timeout_at(until, read_all(body, declared, limit, until, budget)).await {
+    let reading = async {
+        match coding {
+            Coding::Identity => read_all(body, declared, limit, until, budget).await,
+            Coding::Gzip => Box::pin(unpack_all(body, limit, until, budget)).await,
+        }
+    };
+    match tokio::time::timeout_at(until, reading).await {
         Ok(read) => read,
         Err(_) => Err(BodyError::Late { limit: time }),
     }
+}
+
+async fn unpack_all(
+    mut body: Incoming,
+    limit: usize,
+    until: Instant,
+    budget: &Budget,
+) -> Result<Whole, BodyError> {
+    let mut permit = None;
+    let mut unpacker = Unpacker::new(limit);
+    let refused = |fault| match fault {
+        gzip::Fault::TooLarge => BodyError::TooLargeUnpacked { limit },
+        gzip::Fault::Swells => BodyError::Swells,
+        gzip::Fault::Broken => BodyError::NotGzip,
+    };
+    while let Some(frame) = body.frame().await {
+        let Ok(mut data) = frame.map_err(BodyError::Broken)?.into_data() else { continue };
+        while !data.is_empty() {
+            let before = unpacker.unpacked();
+            unpacker.take(&mut data).map_err(refused)?;
+            if unpacker.unpacked() > SMALL && permit.is_none() {
+                permit = Some(budget.take(limit, until).await?);
+            }
+            // A step that unpacked to much took its time; others are to have theirs.
+            if unpacker.unpacked() - before > UNIT {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    let bytes = unpacker.finish().map_err(refused)?;
+    Ok(Whole { bytes, permit })
 }
 
 async fn read_all(

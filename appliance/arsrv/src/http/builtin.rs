@@ -18,6 +18,7 @@ use serde_json::json;
 
 use super::answer::{self, Answer};
 use super::door::{BUILTIN_BODY_LIMIT, Door, of_refusal};
+use super::gzip::Coding;
 use super::listen::Peer;
 use super::{body, document};
 use crate::security::credentials::{self, Fingerprint};
@@ -123,10 +124,13 @@ fn token(token: &str) -> Answer {
 }
 
 async fn log_in(door: &Door, parts: &Parts, body: Incoming, cid: &Cid, peer: &Peer) -> Answer {
-    let body = match body::read(body, LOG_IN_BYTES, BUILTIN_BODY_LIMIT, &door.budget).await {
-        Ok(whole) => whole.bytes,
-        Err(_) => return unauthorized(cid),
-    };
+    let body =
+        match body::read(body, Coding::Identity, LOG_IN_BYTES, BUILTIN_BODY_LIMIT, &door.budget)
+            .await
+        {
+            Ok(whole) => whole.bytes,
+            Err(_) => return unauthorized(cid),
+        };
     let Ok(LogInSent { username, password }) = serde_json::from_slice(&body) else {
         let details = json!("`username` and `password` were expected, in JSON");
         return answer::error(DataFormat::Json, StatusCode::BAD_REQUEST, cid, &details);
@@ -254,10 +258,11 @@ async fn ide_deploy(door: &Door, parts: &Parts, body: Incoming, cid: &Cid, peer:
         }
     };
     let limit = usize::try_from(door.max_body_bytes).unwrap_or(usize::MAX);
-    let body = match body::read(body, limit, BUILTIN_BODY_LIMIT, &door.budget).await {
-        Ok(whole) => whole.bytes,
-        Err(err) => return deployed(false, &format!("the {}", Chain(&err))),
-    };
+    let body =
+        match body::read(body, Coding::Identity, limit, BUILTIN_BODY_LIMIT, &door.budget).await {
+            Ok(whole) => whole.bytes,
+            Err(err) => return deployed(false, &format!("the {}", Chain(&err))),
+        };
     if body.trim_ascii().is_empty() {
         return deployed(true, "pong: this box takes deployments");
     }

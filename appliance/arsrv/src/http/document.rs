@@ -3,9 +3,11 @@
 //! By hand, into one buffer: it is written for every request, and read only by services that look at it.
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 
+use super::gzip::Coding;
 use super::listen::Peer;
 use crate::channel::table::Found;
 use crate::security::Passed;
@@ -24,6 +26,7 @@ pub fn write(
     found: &Found<'_>,
     passed: Option<&Passed>,
     peer: &Peer,
+    coding: Coding,
 ) -> Bytes {
     let headers = &parts.headers;
     let mut out = Vec::with_capacity(768);
@@ -32,7 +35,11 @@ pub fn write(
     out.extend_from_slice(b",\"query\":");
     put_json_string(&mut out, parts.uri.query().unwrap_or_default());
     out.extend_from_slice(b",\"headers\":[");
-    for (at, (name, value)) in headers.iter().enumerate() {
+    // What was unpacked is no longer what these are about.
+    let is_told = |name: &HeaderName| {
+        coding == Coding::Identity || (*name != CONTENT_ENCODING && *name != CONTENT_LENGTH)
+    };
+    for (at, (name, value)) in headers.iter().filter(|(name, _)| is_told(name)).enumerate() {
         out.extend_from_slice(if at == 0 { b"[" } else { b",[" });
         put_json_string(&mut out, name.as_str());
         out.push(b',');

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arapi::names::{Cid, ObjectName};
 use arapi::objects::{DataFormat, HttpMethod};
 use arbase::Chain;
-use http::header::{ALLOW, CONTENT_ENCODING, WWW_AUTHENTICATE};
+use http::header::{ALLOW, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
@@ -18,10 +18,11 @@ use super::answer::{self, Answer};
 use super::body::{self, BodyError, Budget};
 use super::builtin::{self, Builtin};
 use super::document;
+use super::gzip::{self, Coding};
 use super::listen::Peer;
 use crate::call::{Call, Failure, Invoker, Outcome};
-use crate::channel::path;
 use crate::channel::table::{Channel, Found, Table};
+use crate::channel::{Quality, path};
 use crate::limits::{self, Exceeded, Ticket};
 use crate::security::attempts::Attempts;
 use crate::security::certificate::ClientCertificate;
@@ -118,6 +119,9 @@ impl Door {
         let mut ticket = Ticket::new(None, SystemTime::now());
         let going = self.of_channel(parts, body, cid, peer, &found, method, &path, &mut ticket);
         let mut answer = going.await;
+        if let Some(quality) = &channel.quality {
+            answer = Box::pin(finish(quality, parts, cid, answer)).await;
+        }
         if let Some(standing) = ticket.tightest {
             standing.put(answer.headers_mut());
         }
@@ -176,17 +180,21 @@ impl Door {
             );
             return answer::not_found(cid);
         }
-        if let Some(coding) = foreign_coding(&parts.headers) {
-            let sentence = format!(
-                "the request body is encoded as `{}`; send it without Content-Encoding",
-                coding.escape_debug()
-            );
-            let details = Value::from(sentence);
-            return answer::error(format, StatusCode::UNSUPPORTED_MEDIA_TYPE, cid, &details);
-        }
+        let coding = match Coding::of(&parts.headers) {
+            Ok(coding) => coding,
+            Err(foreign) => {
+                let sentence = format!(
+                    "the request body is encoded as `{}`; send it with gzip or without Content-Encoding",
+                    foreign.escape_debug()
+                );
+                let details = Value::from(sentence);
+                return answer::error(format, StatusCode::UNSUPPORTED_MEDIA_TYPE, cid, &details);
+            }
+        };
         let limit = usize::try_from(channel.max_body_bytes).unwrap_or(usize::MAX);
         let deadline = Instant::now() + channel.timeout;
-        let (body, _held) = match body::read(body, limit, channel.timeout, &self.budget).await {
+        let reading = body::read(body, coding, limit, channel.timeout, &self.budget);
+        let (body, _held) = match reading.await {
             Ok(whole) => whole.into_parts(),
             Err(err) => return body_refused(format, cid, &err),
         };
@@ -204,7 +212,7 @@ impl Door {
                 return answer::error(format, StatusCode::BAD_REQUEST, cid, &details);
             }
         }
-        let call = call_of(parts, cid, peer, found, passed, method, path, body, deadline);
+        let call = call_of(parts, cid, peer, found, passed, method, path, coding, body, deadline);
         match self.invoker.call(call).await {
             Outcome::Done(reply) => answer::of_reply(channel, cid, reply),
             Outcome::Streamed(reply, rest) => answer::of_streamed(channel, cid, reply, rest),
@@ -216,6 +224,14 @@ impl Door {
     }
 }
 
+/// What is done to every answer of a channel.
+async fn finish(quality: &Quality, parts: &Parts, cid: &Cid, mut answer: Answer) -> Answer {
+    if quality.packs {
+        answer = gzip::pack(answer, gzip::is_wanted(&parts.headers), cid).await;
+    }
+    answer
+}
+
 fn call_of(
     parts: &Parts,
     cid: &Cid,
@@ -224,6 +240,7 @@ fn call_of(
     passed: Option<&Passed>,
     method: HttpMethod,
     path: &[u8],
+    coding: Coding,
     body: bytes::Bytes,
     deadline: Instant,
 ) -> Call {
@@ -234,7 +251,7 @@ fn call_of(
         channel: "http-soap",
         data_format: channel.spec.data_format.as_str(),
         method: Some(method.as_str()),
-        http: document::write(parts, &path::to_text(path), found, passed, peer),
+        http: document::write(parts, &path::to_text(path), found, passed, peer, coding),
         environ: bytes::Bytes::new(),
         body,
         deadline,
@@ -279,13 +296,6 @@ fn header_text(headers: &HeaderMap, name: http::HeaderName) -> &str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// A `Content-Encoding` other than none.
-fn foreign_coding(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(CONTENT_ENCODING)?;
-    let text = value.to_str().unwrap_or("?").trim();
-    (!text.is_empty() && !text.eq_ignore_ascii_case("identity")).then_some(text)
-}
-
 /// Checks that a body is one JSON document; the sentence says where it is not.
 pub fn check_json(body: &[u8]) -> Result<(), String> {
     let text = std::str::from_utf8(body).map_err(|err| {
@@ -298,10 +308,12 @@ pub fn check_json(body: &[u8]) -> Result<(), String> {
 
 fn body_refused(format: DataFormat, cid: &Cid, err: &BodyError) -> Answer {
     let status = match err {
-        BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        BodyError::TooLarge { .. } | BodyError::TooLargeUnpacked { .. } | BodyError::Swells => {
+            StatusCode::PAYLOAD_TOO_LARGE
+        }
         BodyError::Full => StatusCode::SERVICE_UNAVAILABLE,
         BodyError::Late { .. } => StatusCode::REQUEST_TIMEOUT,
-        BodyError::Broken(_) => StatusCode::BAD_REQUEST,
+        BodyError::Broken(_) | BodyError::NotGzip => StatusCode::BAD_REQUEST,
     };
     log::debug!(cid:% = cid, error:% = Chain(err); "request body refused");
     let mut answer = answer::error(format, status, cid, &Value::from(format!("the {err}")));

@@ -12,6 +12,7 @@ mod channels;
 mod life;
 mod outgoing;
 mod peer;
+mod quality;
 mod real;
 mod store;
 
