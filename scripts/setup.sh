@@ -93,8 +93,14 @@ is_there() {
     esac
 }
 
-missing=$(wanted "$1" | while read -r command package; do is_there "$command" || echo "$package"; done | sort -u | tr '\n' ' ')
-if [ -n "${missing% }" ]; then
+missing() {
+    wanted "$1" | while read -r command package; do is_there "$command" || echo "$package"; done | sort -u | tr '\n' ' '
+}
+
+# Twice where needed: a package of another origin may have to give way to the first ones, and comes again as Debian's.
+for round in 1 2; do
+    missing=$(missing "$1")
+    [ -n "${missing% }" ] || break
     if [ "$(id -u)" = 0 ]; then sudo=
     elif sudo -n true 2>/dev/null; then sudo=sudo
     else echo "these Debian packages are missing: $missing; install them with: sudo apt-get install $missing" >&2; exit 1; fi
@@ -108,10 +114,10 @@ if [ -n "${missing% }" ]; then
         printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null; $sudo chmod +x $policy
         trap '$sudo rm -f $policy' EXIT
     fi
-    $sudo apt-get update -qq >&2
+    [ $round != 1 ] || $sudo apt-get update -qq >&2
     # shellcheck disable=SC2086  # a list of words
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >&2
-fi
+done
 
 if ! command -v cargo >/dev/null 2>&1; then
     echo "cargo is missing: install Rust with rustup (Debian package rustup, or https://rustup.rs), then call make again" >&2
