@@ -129,6 +129,10 @@ pub type Calling<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 pub trait Invoker: Send + Sync + 'static {
     /// Runs one call.  Never hangs: ends at the latest a moment after the deadline.
     fn call(&self, call: Call) -> Calling<'_>;
+
+    /// Counts changes of what calls are run with: a call that began under one number and ended under another may have
+    /// been run with either.
+    fn generation(&self) -> u64;
 }
 
 /// A REQUEST of a worker (docs/worker-protocol.md): what a service wants of the outside.

@@ -34,6 +34,8 @@ pub struct Config {
     pub load_timeout_ms: u64,
     /// Largest request body, bytes; default 64 MiB.
     pub max_body_bytes: u64,
+    /// Memory for answers that channels keep (`response_cache`), MiB, 0 to 65536; default 32.
+    pub response_cache_mib: u64,
     /// Whether a failed request's answer shows the exception's arguments, as 3.2 does; default true.
     pub return_tracebacks: bool,
     /// Whether a service that declares `invokes` may invoke those services only; default false, as in 3.2.
@@ -69,6 +71,7 @@ impl Default for Config {
             timeout_ms: 60_000,
             load_timeout_ms: 30_000,
             max_body_bytes: 64 * 1024 * 1024,
+            response_cache_mib: 32,
             return_tracebacks: true,
             enforce_service_invokes: false,
             worker_uid: 64_600,
@@ -104,6 +107,7 @@ impl Config {
         within("worker_memory_mib", self.worker_memory_mib, 64, 65_536)?;
         within("timeout_ms", self.timeout_ms, 1, 3_600_000)?;
         within("load_timeout_ms", self.load_timeout_ms, 1000, 600_000)?;
+        within("response_cache_mib", self.response_cache_mib, 0, 65_536)?;
         within("worker_uid", self.worker_uid.into(), 1, 4_294_967_294)
     }
 }

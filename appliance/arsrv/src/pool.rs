@@ -16,7 +16,7 @@ mod stats;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,8 @@ pub(crate) struct Inner {
     table: RwLock<Arc<Table>>,
     /// Told when the table was replaced.
     new_table: watch::Sender<()>,
+    /// Counts changes of what calls are run with.
+    generation: AtomicU64,
     /// Calls that wait for a place.
     waiting: AtomicUsize,
     /// Calls under way.
@@ -104,6 +106,7 @@ impl Pool {
             worlds,
             table: RwLock::default(),
             new_table: watch::Sender::new(()),
+            generation: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             active: AtomicUsize::new(0),
             stats: Mutex::default(),
@@ -183,6 +186,10 @@ impl Pool {
 impl Invoker for Pool {
     fn call(&self, call: Call) -> Calling<'_> {
         Box::pin(self.0.call(call, 0))
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::control::{self, Control};
 use crate::crypto::Crypto;
 use crate::http::body::Budget;
+use crate::http::cache::Cache;
 use crate::http::{Door, listen};
 use crate::outgoing::{self, Connections, Outgoing};
 use crate::pool::{self, Pool, PoolStatus};
@@ -206,6 +207,8 @@ impl Server {
         });
 
         // Channels, and the door they make.
+        let mib = usize::try_from(config.response_cache_mib).unwrap_or(usize::MAX);
+        let cache = Arc::new(Cache::of(mib.saturating_mul(1024 * 1024)));
         let defaults = Defaults {
             timeout: Duration::from_millis(config.timeout_ms),
             max_body_bytes: config.max_body_bytes,
@@ -217,6 +220,7 @@ impl Server {
             publish_table,
             defaults,
             Arc::clone(&shared),
+            Arc::clone(&cache),
             progress.clone(),
             inner_stop.clone(),
         )));
@@ -238,6 +242,7 @@ impl Server {
             ide_attempts: Attempts::default(),
             log_in_attempts: Attempts::default(),
             shared: Arc::clone(&shared),
+            cache,
             client_certificates: config.client_certificates,
             return_tracebacks: config.return_tracebacks,
         });

@@ -10,6 +10,7 @@ use arbase::Stop;
 use tokio::sync::watch;
 
 use super::table::{Defaults, Table};
+use crate::http::cache::Cache;
 use crate::security::{Secrets, Shared};
 use crate::world::{Progress, World};
 
@@ -26,6 +27,7 @@ pub async fn run(
     tables: watch::Sender<Arc<Table>>,
     defaults: Defaults,
     shared: Arc<Shared>,
+    cache: Arc<Cache>,
     progress: Progress,
     stop: Stop,
 ) {
@@ -37,7 +39,8 @@ pub async fn run(
         let now = SystemTime::now();
         let table = Arc::new(Table::plan(&world, known, &before, defaults, &shared, now));
         log_changes(&before, &table);
-        tables.send_replace(table);
+        tables.send_replace(Arc::clone(&table));
+        cache.leave(table.all().filter_map(|channel| channel.quality.as_ref()?.keeps.as_ref()));
         progress.report(RECONCILER, world.revision);
         tokio::select! {
             () = stop.wait() => return,

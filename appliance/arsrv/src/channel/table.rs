@@ -164,7 +164,7 @@ impl Table {
                 content_type: content_type(spec),
                 counts: counts.unwrap_or_default(),
                 document: document(name, spec),
-                quality: Quality::of(spec),
+                quality: Quality::of(object, spec, world),
                 accept: spec
                     .http_accept
                     .as_deref()

@@ -10,16 +10,17 @@ use arbase::Chain;
 use http::header::{ALLOW, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::answer::{self, Answer};
 use super::body::{self, BodyError, Budget};
 use super::builtin::{self, Builtin};
-use super::document;
+use super::cache::{self, Cache};
 use super::gzip::{self, Coding};
 use super::listen::Peer;
+use super::{cors, document};
 use crate::call::{Call, Failure, Invoker, Outcome};
 use crate::channel::table::{Channel, Found, Table};
 use crate::channel::{Quality, path};
@@ -58,6 +59,8 @@ pub struct Door {
     pub return_tracebacks: bool,
     /// What gates share.
     pub shared: Arc<Shared>,
+    /// Answers that are kept.
+    pub cache: Arc<Cache>,
     /// Whether the header with a client's certificate is believed.
     pub client_certificates: bool,
 }
@@ -105,6 +108,13 @@ impl Door {
             let sentence = format!("the path is not UTF-8 once it is percent-decoded (CID:{cid})");
             return answer::text(StatusCode::BAD_REQUEST, sentence);
         };
+        if method == HttpMethod::Options
+            && let Some(asked) = cors::asked_method(parts)
+            && let Some(found) = table.find(&path, asked, &parts.headers)
+            && let Some(rules) = found.channel.quality.as_ref().and_then(|has| has.cors.as_ref())
+        {
+            return rules.preflight(parts, asked, cid);
+        }
         let Some(found) = table.find(&path, method, &parts.headers) else {
             let accept = header_text(&parts.headers, http::header::ACCEPT);
             log::warn!(
@@ -120,7 +130,7 @@ impl Door {
         let going = self.of_channel(parts, body, cid, peer, &found, method, &path, &mut ticket);
         let mut answer = going.await;
         if let Some(quality) = &channel.quality {
-            answer = Box::pin(finish(quality, parts, cid, answer)).await;
+            answer = Box::pin(finish(quality, method, parts, cid, answer)).await;
         }
         if let Some(standing) = ticket.tightest {
             standing.put(answer.headers_mut());
@@ -191,6 +201,19 @@ impl Door {
                 return answer::error(format, StatusCode::UNSUPPORTED_MEDIA_TYPE, cid, &details);
             }
         };
+        let quality = channel.quality.as_deref();
+        let keeps = quality.and_then(|quality| quality.keeps.as_ref());
+        // What is deployed may change while the service runs: then its answer is one of before.
+        let mut slot = None;
+        if let Some(keeping) = keeps {
+            let has_body = !body.is_end_stream();
+            let generation = self.invoker.generation();
+            match self.cache.find(keeping, generation, method, parts, passed, has_body) {
+                cache::Found::Answer(answer) => return *answer,
+                cache::Found::Nothing(empty) => slot = Some(empty),
+                cache::Found::NotForUs => {}
+            }
+        }
         let limit = usize::try_from(channel.max_body_bytes).unwrap_or(usize::MAX);
         let deadline = Instant::now() + channel.timeout;
         let reading = body::read(body, coding, limit, channel.timeout, &self.budget);
@@ -214,7 +237,13 @@ impl Door {
         }
         let call = call_of(parts, cid, peer, found, passed, method, path, coding, body, deadline);
         match self.invoker.call(call).await {
-            Outcome::Done(reply) => answer::of_reply(channel, cid, reply),
+            Outcome::Done(reply) => {
+                let mut answer = answer::of_reply(channel, cid, reply);
+                if let (Some(keeping), Some(slot)) = (keeps, &slot) {
+                    self.cache.keep(keeping, slot, &mut answer);
+                }
+                answer
+            }
             Outcome::Streamed(reply, rest) => answer::of_streamed(channel, cid, reply, rest),
             Outcome::Failed(failure) => {
                 log_failure(cid, channel, &failure);
@@ -225,7 +254,19 @@ impl Door {
 }
 
 /// What is done to every answer of a channel.
-async fn finish(quality: &Quality, parts: &Parts, cid: &Cid, mut answer: Answer) -> Answer {
+async fn finish(
+    quality: &Quality,
+    method: HttpMethod,
+    parts: &Parts,
+    cid: &Cid,
+    mut answer: Answer,
+) -> Answer {
+    if quality.keeps.is_some() {
+        answer = cache::unless_known(method, &parts.headers, answer);
+    }
+    if let Some(rules) = &quality.cors {
+        rules.put(&parts.headers, answer.headers_mut());
+    }
     if quality.packs {
         answer = gzip::pack(answer, gzip::is_wanted(&parts.headers), cid).await;
     }

@@ -674,6 +674,7 @@ impl Keeper {
                     worker.configure(document.as_bytes());
                 }
             }
+            self.inner.generation.fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -737,6 +738,7 @@ impl Keeper {
             old.extend(group.replace(new));
         }
         self.inner.publish(table);
+        self.inner.generation.fetch_add(1, Ordering::AcqRel);
         // A set without services needs no worker.
         old.extend(worker);
         log::info!(modules = set.hash.as_str(), services = services.len(), draining = old.len(); "modules are live");

@@ -61,6 +61,10 @@ impl Invoker for Closures {
             None => Box::pin(async { failed(404, "not-found", Value::Null) }),
         }
     }
+
+    fn generation(&self) -> u64 {
+        0
+    }
 }
 
 impl Workers for Closures {

@@ -2,6 +2,10 @@
 
 use std::io::{Read as _, Write as _};
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use arapi::names::Kind;
 use arsrv::call::{Call, Outcome, Reply};
 use bytes::Bytes;
 use flate2::Compression;
@@ -151,4 +155,331 @@ async fn answers_are_packed_where_channel_and_client_say_so() {
     assert_eq!(stage.send_body(ask("/packs"), "small").await.header("content-encoding"), None);
     let got = stage.send(ask("/own")).await;
     assert_eq!((got.header("content-encoding"), got.header("etag")), (Some("br"), Some("\"1\"")));
+}
+
+// The response cache.
+
+/// Counts its calls, and answers with the number.
+fn counting(setting: Setting, name: &str, headers: &[(&str, &str)]) -> Setting {
+    let calls = Arc::new(AtomicU32::new(0));
+    let headers: Vec<(String, String)> =
+        headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    setting.service(name, move |call: Call| {
+        let number = calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let body = format!("{} {number}", call.method.unwrap()).into();
+        let reply = Reply { status: 200, content_type: None, headers: headers.clone(), body };
+        async move { Outcome::Done(reply) }
+    })
+}
+
+async fn text_of(stage: &Stage, request: http::request::Builder) -> String {
+    stage.send(request).await.text().to_owned()
+}
+
+#[tokio::test]
+async fn an_answer_is_kept_for_those_that_ask_the_same() {
+    let stage = counting(Setting::new(), "count", &[])
+        .channel(
+            "kept",
+            "/kept/{id}",
+            "count",
+            json!({"response_cache": {
+                "ttl": 60, "vary_by_headers": ["X-Lang"], "ignored_query_parameters": ["_"],
+            }}),
+        )
+        .start()
+        .await;
+    let get = |path: &str| Request::get(path.to_owned());
+    let first = stage.get("/kept/1?a=1&_=5").await;
+    assert_eq!((first.status.as_u16(), first.text()), (200, "GET 1"));
+    assert_eq!(first.header("cache-control"), Some("private, max-age=60"));
+    assert_eq!((first.header("vary"), first.header("age")), (Some("x-lang"), None));
+    let tag = first.header("etag").unwrap().to_owned();
+    let again = stage.get("/kept/1?_=6&a=1").await;
+    assert_eq!((again.text(), again.header("age")), ("GET 1", Some("0")));
+    assert_eq!(again.header("etag"), Some(tag.as_str()));
+    assert_ne!(again.cid(), first.cid());
+    // Whoever has it already gets no body.
+    for known in [tag.clone(), format!("\"x\", W/{tag}"), "*".to_owned()] {
+        let got = stage.send(get("/kept/1?a=1").header("if-none-match", known)).await;
+        assert_eq!((got.status.as_u16(), got.text()), (304, ""));
+        assert_eq!(got.header("etag"), Some(tag.as_str()));
+        assert_eq!(got.header("cache-control"), Some("private, max-age=60"));
+    }
+    let got = stage.send(get("/kept/1?a=1").header("if-none-match", "\"other\"")).await;
+    assert_eq!((got.status.as_u16(), got.text()), (200, "GET 1"));
+    // What makes a difference: path, query, headers named, method.
+    assert_eq!(text_of(&stage, get("/kept/2?a=1")).await, "GET 2");
+    assert_eq!(text_of(&stage, get("/kept/1?a=2")).await, "GET 3");
+    assert_eq!(text_of(&stage, get("/kept/1?a=1").header("x-lang", "fr")).await, "GET 4");
+    assert_eq!(text_of(&stage, get("/kept/1?a=1").header("x-lang", "fr")).await, "GET 4");
+    assert_eq!(text_of(&stage, Request::post("/kept/1?a=1")).await, "POST 5");
+    assert_eq!(text_of(&stage, Request::post("/kept/1?a=1")).await, "POST 6");
+    assert_eq!(stage.send(Request::head("/kept/1?a=1")).await.header("content-length"), Some("6"));
+    // A body makes the request one of its own.
+    assert_eq!(stage.send_body(get("/kept/1?a=1"), "x").await.text(), "GET 8");
+    // The client decides for itself.
+    assert_eq!(
+        text_of(&stage, get("/kept/1?a=1").header("cache-control", "no-cache")).await,
+        "GET 9"
+    );
+    assert_eq!(text_of(&stage, get("/kept/1?a=1")).await, "GET 9");
+    assert_eq!(
+        text_of(&stage, get("/kept/1?a=1").header("cache-control", "no-store")).await,
+        "GET 10"
+    );
+    assert_eq!(text_of(&stage, get("/kept/1?a=1")).await, "GET 9");
+}
+
+#[tokio::test]
+async fn kept_answers_end_with_their_time_and_with_changes_of_channel_and_service() {
+    let channel = json!({"url_path": "/a", "service": "count", "response_cache": {"ttl": 3600}});
+    let stage = counting(Setting::new(), "count", &[])
+        .channel("a", "/a", "count", json!({"response_cache": {"ttl": 3600}}))
+        .channel("short", "/short", "count", json!({"response_cache": {"ttl": 1}}))
+        .channel("off", "/off", "count", json!({"response_cache": {"is_enabled": false}}))
+        .start()
+        .await;
+    assert_eq!(stage.get("/a").await.text(), "GET 1");
+    assert_eq!(stage.get("/a").await.text(), "GET 1");
+    stage.put(Kind::Channel, "a", channel).await;
+    assert_eq!(stage.get("/a").await.text(), "GET 2");
+    stage.put(Kind::Service, "count", json!({"module": "m", "class": "D"})).await;
+    assert_eq!(stage.get("/a").await.text(), "GET 3");
+    assert_eq!(stage.get("/off").await.text(), "GET 4");
+    assert_eq!(stage.get("/off").await.text(), "GET 5");
+    assert_eq!(stage.get("/short").await.text(), "GET 6");
+    let limit = std::time::Duration::from_secs(10);
+    let is_old = async || match stage.get("/short").await.text() {
+        "GET 6" => Err("GET 6"),
+        _ => Ok(()),
+    };
+    artest::wait_for("the answer to grow old", limit, is_old).await;
+}
+
+#[tokio::test]
+async fn callers_get_one_anothers_answers_only_where_the_channel_shares_them() {
+    let stage = counting(Setting::new(), "own", &[]);
+    let stage = counting(stage, "shared", &[])
+        .object(
+            Kind::Security,
+            "a",
+            json!({"type": "basic", "username": "a", "password": {"secret": "a"}}),
+        )
+        .object(
+            Kind::Security,
+            "b",
+            json!({"type": "basic", "username": "b", "password": {"secret": "b"}}),
+        )
+        .secret("a", "a")
+        .secret("b", "b")
+        .channel("own", "/own", "own", json!({"security": ["a", "b"], "response_cache": {}}))
+        .channel("open", "/open", "own", json!({"response_cache": {}}))
+        .channel(
+            "shared",
+            "/shared",
+            "shared",
+            json!({"security": ["a", "b"], "response_cache": {"is_shared_across_callers": true}}),
+        )
+        .start()
+        .await;
+    let by = |path: &str, who: &str| {
+        Request::get(path.to_owned()).header("authorization", format!("Basic {who}"))
+    };
+    let (a, b) = ("YTph", "Yjpi");
+    assert_eq!(text_of(&stage, by("/own", a)).await, "GET 1");
+    assert_eq!(text_of(&stage, by("/own", b)).await, "GET 2");
+    assert_eq!(text_of(&stage, by("/own", a)).await, "GET 1");
+    // Who may not pass gets nothing that is kept.
+    assert_eq!(stage.get("/own").await.status, 401);
+    assert_eq!(text_of(&stage, by("/shared", a)).await, "GET 1");
+    let got = stage.send(by("/shared", b)).await;
+    assert_eq!((got.text(), got.header("cache-control")), ("GET 1", Some("private, max-age=60")));
+    assert_eq!(stage.get("/shared").await.status, 401);
+    // A channel that is open to all may have callers of its service's own.
+    assert_eq!(text_of(&stage, Request::get("/open").header("cookie", "s=1")).await, "GET 3");
+    assert_eq!(text_of(&stage, Request::get("/open").header("cookie", "s=2")).await, "GET 4");
+    assert_eq!(text_of(&stage, Request::get("/open").header("cookie", "s=1")).await, "GET 3");
+}
+
+#[tokio::test]
+async fn a_service_says_what_is_not_to_be_kept() {
+    let mut setting = Setting::new();
+    type Case = (&'static str, &'static [(&'static str, &'static str)], bool);
+    let own: [Case; 7] = [
+        ("store", &[("Cache-Control", "no-store")], false),
+        ("cookie", &[("Set-Cookie", "a=1")], false),
+        ("star", &[("Vary", "*")], false),
+        ("vary", &[("Vary", "Accept-Language")], false),
+        ("private", &[("Cache-Control", "private")], false),
+        ("age", &[("Cache-Control", "max-age=30")], true),
+        ("tag", &[("ETag", "W/\"7\""), ("Vary", "Accept-Encoding")], true),
+    ];
+    for (name, headers, _) in own {
+        setting = counting(setting, name, headers).channel(
+            name,
+            &format!("/{name}"),
+            name,
+            json!({"response_cache": {"is_shared_across_callers": true}, "content_encoding": "gzip"}),
+        );
+    }
+    let stage = setting
+        .service("fails", async |_| done(404, "no"))
+        .channel("fails", "/fails", "fails", json!({"response_cache": {}}))
+        .start()
+        .await;
+    for (name, _, is_kept) in own {
+        let path = format!("/{name}");
+        assert_eq!(stage.get(&path).await.text(), "GET 1", "{name}");
+        let second = stage.get(&path).await;
+        assert_eq!(second.text() == "GET 1", is_kept, "{name}");
+    }
+    assert_eq!(stage.get("/age").await.header("cache-control"), Some("max-age=30"));
+    let got = stage.send(Request::get("/tag").header("if-none-match", "\"7\"")).await;
+    assert_eq!((got.status.as_u16(), got.header("etag")), (304, Some("W/\"7\"")));
+    let got = stage.get("/fails").await;
+    assert_eq!(
+        (got.status.as_u16(), got.header("etag"), got.header("cache-control")),
+        (404, None, None)
+    );
+}
+
+// CORS.
+
+#[tokio::test]
+async fn a_preflight_is_answered_without_the_service_and_without_credentials() {
+    let stage = counting(Setting::new(), "count", &[])
+        .object(
+            Kind::Security,
+            "a",
+            json!({"type": "basic", "username": "a", "password": {"secret": "a"}}),
+        )
+        .secret("a", "a")
+        .channel(
+            "api",
+            "/api/{id}",
+            "count",
+            json!({"security": ["a"], "cors": {
+                "origins": ["https://app.example.com", "https://*.test.example"],
+                "methods": ["GET", "PUT"], "headers": ["Authorization", "X-Request"],
+                "expose_headers": ["X-Zato-CID"], "allow_credentials": true, "max_age": 300,
+            }}),
+        )
+        .channel(
+            "all",
+            "/all",
+            "count",
+            json!({"cors": {"origins": ["*"], "headers": ["*"]}, "method": "POST"}),
+        )
+        .channel("none", "/none", "count", json!({}))
+        .start()
+        .await;
+    let ask = |path: &str, origin: &str, method: &str| {
+        Request::options(path.to_owned())
+            .header("origin", origin)
+            .header("access-control-request-method", method)
+    };
+    let got = stage
+        .send(
+            ask("/api/7", "https://app.example.com", "PUT")
+                .header("access-control-request-headers", "authorization, x-request"),
+        )
+        .await;
+    assert_eq!((got.status.as_u16(), got.text()), (204, ""));
+    for (name, value) in [
+        ("access-control-allow-origin", "https://app.example.com"),
+        ("access-control-allow-methods", "GET, PUT"),
+        ("access-control-allow-headers", "Authorization, X-Request"),
+        ("access-control-allow-credentials", "true"),
+        ("access-control-max-age", "300"),
+        ("vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"),
+    ] {
+        assert_eq!(got.header(name), Some(value), "{name}");
+    }
+    for (request, sentence) in [
+        (
+            ask("/api/7", "https://evil.example", "PUT"),
+            "pages of this origin may not call this channel",
+        ),
+        (ask("/api/7", "https://x.test.example", "DELETE"), "pages may not use DELETE here"),
+        (
+            ask("/api/7", "https://x.test.example", "GET")
+                .header("access-control-request-headers", "x-other"),
+            "pages may not send `x-other` here",
+        ),
+    ] {
+        let got = stage.send(request).await;
+        assert_eq!((got.status.as_u16(), got.text()), (403, sentence));
+        assert_eq!(got.header("access-control-allow-origin"), None);
+    }
+    let got = stage
+        .send(
+            ask("/all", "https://any.example", "POST")
+                .header("access-control-request-headers", "x-a,x-b"),
+        )
+        .await;
+    assert_eq!(got.header("access-control-allow-origin"), Some("*"));
+    assert_eq!(got.header("access-control-allow-methods"), Some("POST"));
+    assert_eq!(got.header("access-control-allow-headers"), Some("x-a,x-b"));
+    // Where there are no rules the service answers OPTIONS itself, as any other method.
+    assert_eq!(stage.send(ask("/none", "https://any.example", "GET")).await.text(), "OPTIONS 1");
+}
+
+#[tokio::test]
+async fn every_answer_says_whether_the_page_may_read_it() {
+    let stage = counting(Setting::new(), "count", &[("Access-Control-Allow-Origin", "*")])
+        .object(Kind::Security, "a", json!({"type": "basic", "username": "a", "password": {"secret": "a"}}))
+        .secret("a", "a")
+        .channel(
+            "api",
+            "/api",
+            "count",
+            json!({"security": ["a"], "response_cache": {}, "cors": {
+                "origins": ["https://app.example.com", "https://b.example.com"], "expose_headers": ["X-Zato-CID"],
+            }}),
+        )
+        .start()
+        .await;
+    let get = |origin: &str| {
+        Request::get("/api").header("authorization", "Basic YTph").header("origin", origin)
+    };
+    // From the cache or not: the headers are those for who asks.
+    for (origin, allowed) in [
+        ("https://app.example.com", Some("https://app.example.com")),
+        ("https://b.example.com", Some("https://b.example.com")),
+        ("https://evil.example", None),
+    ] {
+        let got = stage.send(get(origin)).await;
+        assert_eq!((got.text(), got.header("access-control-allow-origin")), ("GET 1", allowed));
+        assert_eq!(got.header("access-control-expose-headers"), allowed.map(|_| "X-Zato-CID"));
+        assert_eq!(got.header("vary"), Some("Origin"));
+    }
+    let got = stage.send(Request::get("/api").header("origin", "https://b.example.com")).await;
+    assert_eq!(
+        (got.status.as_u16(), got.header("access-control-allow-origin")),
+        (401, Some("https://b.example.com"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_ends_what_is_kept() {
+    let module = |text: &str| {
+        let source = format!(
+            "from zato.server.service import Service\n\n\
+             class A(Service):\n    name = 'a'\n    def handle(self):\n        self.response.payload = '{text}'\n"
+        );
+        json!({"file_name": "m.py", "source": source, "sha256": text, "version": 1, "origin": "api"})
+    };
+    let stage = Setting::new()
+        .object(Kind::Module, "m", module("one"))
+        .object(Kind::Service, "a", json!({"module": "m", "class": "A"}))
+        .channel("a", "/a", "a", json!({"response_cache": {"ttl": 3600}}))
+        .start_real()
+        .await;
+    assert_eq!(stage.get("/a").await.text(), "one");
+    let again = stage.get("/a").await;
+    assert_eq!((again.text(), again.header("age")), ("one", Some("0")));
+    // The service's object stays as it is: only its code is another.
+    stage.put(Kind::Module, "m", module("two")).await;
+    assert_eq!(stage.get("/a").await.text(), "two");
 }
