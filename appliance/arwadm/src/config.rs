@@ -37,6 +37,9 @@ pub struct Config {
     pub connections: usize,
     /// Most entries of the audit log; the oldest go first.  1000 to 100000000, default 1000000.
     pub audit_entries: u64,
+    /// Whether this installation has an operating system unit (`aros`), as an image has.  Then a call of it is
+    /// answered with 503 while it is not up; without, with 404 for ever.  Default false.
+    pub operating_system: bool,
 }
 
 impl Default for Config {
@@ -52,6 +55,7 @@ impl Default for Config {
             token_ttl_s: 90 * 24 * 3600,
             connections: 256,
             audit_entries: 1_000_000,
+            operating_system: false,
         }
     }
 }

@@ -7,7 +7,6 @@ use arapi::{ClientError, arclst, arldb, aros, arsrv};
 use arbase::Chain;
 
 use crate::server::App;
-use crate::system::is_absent;
 
 /// Longest wait for one part.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -23,7 +22,8 @@ pub(crate) async fn status(app: &App) -> NodeStatus {
     }
     let (store, core, balancer, system) =
         tokio::join!(store.status(), core.status(), balancer.status(), system.status());
-    let system = Some(system).filter(|system| !system.as_ref().is_err_and(is_absent));
+    let absent = system.as_ref().is_err_and(|err| app.has_no_system(err));
+    let system = Some(system).filter(|_| !absent);
     merge(app.node().await, store, core, balancer, system)
 }
 

@@ -55,11 +55,13 @@ impl App {
         let client = aros::Client::in_runtime_dir(&self.config.runtime_dir);
         aros::Client(client.0.with_cid(current_cid().to_string()))
     }
-}
 
-/// Whether a failed call means that there is no operating system unit here.
-pub(crate) fn is_absent(err: &ClientError) -> bool {
-    matches!(err, ClientError::Connect { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    /// Whether a failed call means that there is no operating system unit here.  On an image there is one: what
+    /// cannot be reached there is not up yet, or starts anew.
+    pub(crate) fn has_no_system(&self, err: &ClientError) -> bool {
+        !self.config.operating_system
+            && matches!(err, ClientError::Connect { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// Passes a call on.
@@ -77,7 +79,7 @@ pub(crate) async fn pass(
     }
     let doing = "call the operating system unit";
     let failed = |err: ClientError| {
-        if is_absent(&err) { ApiError::not_found(NO_UNIT) } else { passed_on(doing, &err) }
+        if app.has_no_system(&err) { ApiError::not_found(NO_UNIT) } else { passed_on(doing, &err) }
     };
     let built = |err: http::Error| ApiError::internal(doing, &err);
     if route.is_streamed() {

@@ -147,6 +147,13 @@ async function entered(session) {
 
 async function refresh() {
   clearTimeout(timer);
+  let starting = false;
+  /** What is not on this installation, not up yet, or not for this user, is left out of the page. */
+  const absent = (error) => {
+    if (error.status === 401) throw error;
+    starting = starting || error.status >= 500;
+    return null;
+  };
   try {
     const [status, update, network] = await Promise.all([
       call("GET", "/v1/status"),
@@ -157,7 +164,7 @@ async function refresh() {
       awaited = null;
       say("");
     }
-    last = { status, update, network };
+    last = { status, update, network, starting };
     draw();
   } catch (error) {
     if (error.status === 401) return start();
@@ -167,14 +174,8 @@ async function refresh() {
   timer = setTimeout(refresh, document.hidden ? 30000 : busy ? 1000 : 5000);
 }
 
-/** What is not on this installation, or not for this user, is left out of the page. */
-function absent(error) {
-  if (error.status === 401) throw error;
-  return null;
-}
-
 function draw() {
-  const { status, update, network } = last;
+  const { status, update, network, starting } = last;
   const system = status.aros;
   const words = { ok: ["All is well", "good"], degraded: ["Needs attention", "warn"], down: ["Not working", "bad"] };
   const [text, kind] = words[status.health] || [status.health, "warn"];
@@ -188,7 +189,7 @@ function draw() {
   });
   at("problems").replaceChildren(...problems);
   at("node").textContent = system ? system.hostname : status.node;
-  at("no-system").hidden = Boolean(system);
+  at("no-system").hidden = Boolean(system) || starting;
   for (const id of ["system-card", "network-card", "update-card", "power-card"]) at(id).hidden = !system;
   at("work-card").hidden = !status.arsrv;
   if (status.arsrv) {

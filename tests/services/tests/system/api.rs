@@ -33,6 +33,20 @@ async fn without_an_operating_system_unit_every_call_says_so_and_the_box_is_well
 }
 
 #[tokio::test]
+async fn on_an_image_a_unit_that_is_not_up_is_not_said_to_be_missing() {
+    let node = Node::builder().config("[arwadm]\noperating_system = true\n").start().await;
+    let (status, answer) = node.try_api(Method::GET, "/v1/system/status", None).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{answer}");
+    let sentence = answer["message"].as_str().unwrap();
+    assert!(sentence.starts_with("cannot reach `aros` at "), "{sentence}");
+    let whole = node.api(Method::GET, "/v1/status", None).await;
+    assert!(whole["problems"].to_string().contains("cannot reach `aros`"), "{whole}");
+    StandIn::start(&node.runtime_dir);
+    let status = node.api(Method::GET, "/v1/system/status", None).await;
+    assert_eq!(status["hostname"], "arsrv-k7qf2mxd");
+}
+
+#[tokio::test]
 async fn calls_are_passed_on_with_who_asks_and_changes_are_written_down() {
     let node = Node::start().await;
     let aros = StandIn::start(&node.runtime_dir);
