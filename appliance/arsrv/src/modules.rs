@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arapi::arsrv::CheckRequest;
 use arapi::names::Kind;
@@ -19,6 +20,9 @@ use crate::world::World;
 
 /// The folder of compiled modules, beside the sets.
 const COMPILED: &str = "compiled";
+
+/// Tells folders apart in which the same set is made by two tasks at the same time.
+static MADE: AtomicU64 = AtomicU64::new(0);
 
 /// The modules that are loaded together, in the order of their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +133,8 @@ impl ModuleSet {
         if folder.try_exists()? {
             return Ok(());
         }
-        let new = sets.join(format!("new-{}-{}", std::process::id(), self.hash));
+        let made = MADE.fetch_add(1, Ordering::Relaxed);
+        let new = sets.join(format!("new-{}-{made}-{}", std::process::id(), self.hash));
         std::fs::create_dir_all(&new)?;
         for (file, module) in &self.modules {
             std::fs::write(new.join(file), module.source.text())?;
@@ -217,11 +222,12 @@ fn share(path: &Path, uid: Option<u32>, mode: u32) -> std::io::Result<()> {
     std::fs::set_permissions(path, mode)
 }
 
-/// Removes every set but those with these hashes.
+/// Removes every set but those with these hashes, be they whole or just being made.
 pub(crate) fn remove_others(sets: &Path, keep: &[String]) -> std::io::Result<()> {
     for entry in std::fs::read_dir(sets)? {
         let entry = entry?;
-        let is_kept = |hash: &String| entry.file_name().to_string_lossy() == *hash;
+        // The hash stands at the end of the name under which a set is made.
+        let is_kept = |hash: &String| entry.file_name().to_string_lossy().ends_with(hash.as_str());
         if entry.file_name() != COMPILED && !keep.iter().any(is_kept) {
             std::fs::remove_dir_all(entry.path())?;
         }
@@ -289,6 +295,30 @@ mod tests {
         remove_others(&sets, &[]).unwrap();
         let kept = std::fs::read_dir(sets.join(COMPILED)).unwrap().count();
         assert_eq!(kept, 1, "the form of a source that no set has any more is gone");
+        std::fs::remove_dir_all(&sets).unwrap();
+    }
+
+    #[test]
+    fn a_set_that_is_just_being_made_is_not_removed_with_the_others() {
+        let sets = std::env::temp_dir().join(format!("arsrv-making-{}", std::process::id()));
+        let many: Vec<_> = (0..40).map(|i| (format!("m{i}.py"), format!("{i}"))).collect();
+        let many: Vec<_> = many.iter().map(|(file, text)| (file.as_str(), text.as_str())).collect();
+        let made = set(&many);
+        std::fs::create_dir_all(&sets).unwrap();
+        for _ in 0..20 {
+            std::thread::scope(|scope| {
+                // Two tasks make it at the same time while a third one tidies up.
+                let writers = [(); 2].map(|()| scope.spawn(|| made.write(&sets, None)));
+                while writers.iter().any(|writer| !writer.is_finished()) {
+                    // What it lists may be renamed before it comes to it.
+                    remove_others(&sets, std::slice::from_ref(&made.hash)).ok();
+                }
+                for writer in writers {
+                    writer.join().unwrap().unwrap();
+                }
+            });
+            remove_others(&sets, &[]).unwrap();
+        }
         std::fs::remove_dir_all(&sets).unwrap();
     }
 
