@@ -13,6 +13,7 @@ pub mod path;
 pub mod pattern;
 pub mod quality;
 pub mod reconcile;
+pub mod schema;
 pub mod table;
 
 pub use quality::Quality;

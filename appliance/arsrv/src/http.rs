@@ -3,7 +3,7 @@
 //! [`listen`] accepts connections and ends them in order; [`door`] takes one request through matching,
 //! security, limits and the call; [`body`] reads bodies within bounds; [`document`] writes what a worker learns about a
 //! request; [`answer`] turns outcomes into responses; [`gzip`] unpacks and packs, [`cache`] keeps answers,
-//! [`cors`] answers to browsers; [`builtin`] holds the paths of our own.
+//! [`cors`] answers to browsers, [`checked`] holds documents against schemas; [`builtin`] holds the paths of our own.
 //!
 //! Every request costs time here, whatever its service does, so nothing is parsed that nobody looks
 //! at, and nothing here waits for anything but the request's body and its call.
@@ -12,6 +12,7 @@ pub mod answer;
 pub mod body;
 pub mod builtin;
 pub mod cache;
+pub mod checked;
 pub mod cors;
 pub mod document;
 pub mod door;

@@ -42,6 +42,7 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("landlock", &["arsrv"]),
     ("seccompiler", &["arsrv"]),
     ("caps", &["arsrv"]),
+    ("jsonschema", &["arsrv"]),
     ("mlua", &["arkvd"]),
     ("argon2", &["arwadm"]),
     ("rcgen", &["arwadm"]),

@@ -115,6 +115,8 @@ pub enum Standing {
     HiddenBy(ObjectName),
     /// Its path is not UTF-8 once it is percent-decoded.
     BadPath,
+    /// One of its schemas is none; why.
+    BadSchema(String),
 }
 
 /// The channel that a request is for, with the path's parameters.
@@ -150,7 +152,9 @@ impl Table {
         for object in world.of_kind(Kind::Channel) {
             let Spec::Channel(spec) = &object.spec else { continue };
             let name = &object.name;
-            let counts = before.all.get(name).map(|channel| Arc::clone(&channel.counts));
+            let known = before.all.get(name);
+            let counts = known.map(|channel| Arc::clone(&channel.counts));
+            let quality = Quality::of(object, spec, world, known.map(|channel| &**channel));
             let mut channel = Channel {
                 name: name.clone(),
                 service: spec.service.as_str().into(),
@@ -164,7 +168,7 @@ impl Table {
                 content_type: content_type(spec),
                 counts: counts.unwrap_or_default(),
                 document: document(name, spec),
-                quality: Quality::of(object, spec, world),
+                quality: None,
                 accept: spec
                     .http_accept
                     .as_deref()
@@ -172,6 +176,11 @@ impl Table {
                     .and_then(MediaRange::parse),
                 spec: spec.clone(),
             };
+            match quality {
+                Ok(quality) => channel.quality = quality,
+                Err(_) if channel.standing == Standing::Inactive => {}
+                Err(fault) => channel.standing = Standing::BadSchema(fault),
+            }
             let parsed = Pattern::parse(&spec.url_path, spec.match_slash);
             if parsed.is_err() {
                 channel.standing = Standing::BadPath;
@@ -358,6 +367,7 @@ impl Channel {
             Standing::HiddenBy(other) => {
                 format!("hidden by channel `{other}`, which has the same path, method and Accept")
             }
+            Standing::BadSchema(fault) => fault.clone(),
             Standing::BadPath => {
                 format!("path `{}` is not UTF-8 once it is decoded", self.spec.url_path)
             }

@@ -18,6 +18,7 @@ use super::answer::{self, Answer};
 use super::body::{self, BodyError, Budget};
 use super::builtin::{self, Builtin};
 use super::cache::{self, Cache};
+use super::checked;
 use super::gzip::{self, Coding};
 use super::listen::Peer;
 use super::{cors, document};
@@ -235,14 +236,33 @@ impl Door {
                 return answer::error(format, StatusCode::BAD_REQUEST, cid, &details);
             }
         }
+        if let Some(schema) = quality.and_then(|quality| quality.schemas.request.as_ref())
+            && let Err(violation) = checked::request(schema, method, &body).await
+        {
+            let details =
+                Value::from(format!("the request breaks the channel's schema: {violation}"));
+            return answer::error(format, StatusCode::BAD_REQUEST, cid, &details);
+        }
         let call = call_of(parts, cid, peer, found, passed, method, path, coding, body, deadline);
         match self.invoker.call(call).await {
             Outcome::Done(reply) => {
+                if let Some(schema) = quality.and_then(|quality| quality.schemas.response.as_ref())
+                    && let Err(violation) = checked::reply(schema, &reply).await
+                {
+                    return checked::not_sent(channel, cid, &violation);
+                }
                 let mut answer = answer::of_reply(channel, cid, reply);
                 if let (Some(keeping), Some(slot)) = (keeps, &slot) {
                     self.cache.keep(keeping, slot, &mut answer);
                 }
                 answer
+            }
+            Outcome::Streamed(..) if quality.is_some_and(|has| has.schemas.response.is_some()) => {
+                checked::not_sent(
+                    channel,
+                    cid,
+                    &"it is streamed, and what is sent before its end cannot be checked",
+                )
             }
             Outcome::Streamed(reply, rest) => answer::of_streamed(channel, cid, reply, rest),
             Outcome::Failed(failure) => {

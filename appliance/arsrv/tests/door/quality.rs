@@ -483,3 +483,85 @@ async fn a_deployment_ends_what_is_kept() {
     stage.put(Kind::Module, "m", module("two")).await;
     assert_eq!(stage.get("/a").await.text(), "two");
 }
+
+// JSON Schema.
+
+#[tokio::test]
+async fn requests_and_answers_are_held_against_their_schemas() {
+    let order = json!({
+        "type": "object", "required": ["id"],
+        "properties": {"id": {"type": "integer"}, "note": {"type": "string"}},
+    });
+    let stage = counting(Setting::new(), "count", &[])
+        .service("echo", echo)
+        .service("says", async |call: Call| {
+            let http: Value = serde_json::from_slice(&call.http).unwrap();
+            match http["query"].as_str().unwrap() {
+                "good" => done(200, r#"{"id": 1}"#),
+                "bad" => done(200, r#"{"id": "s3cret"}"#),
+                "none" => done(204, ""),
+                "refuses" => done(409, r#"{"why": "taken"}"#),
+                other => panic!("{other}"),
+            }
+        })
+        .channel("in", "/in", "echo", json!({"data_format": "json", "request_schema": order}))
+        .channel(
+            "count",
+            "/count",
+            "count",
+            json!({"data_format": "json", "request_schema": order}),
+        )
+        .channel("out", "/out", "says", json!({"data_format": "json", "response_schema": order}))
+        .start()
+        .await;
+    assert_eq!(stage.post("/in", r#"{"id": 7}"#).await.text(), r#"{"id": 7}"#);
+    let large = json!({"id": 7, "note": "x".repeat(50_000)}).to_string();
+    assert_eq!(stage.post("/in", large.clone()).await.text(), large);
+    let large = json!({"id": "7", "note": "x".repeat(50_000)}).to_string();
+    for (body, fault) in [
+        (
+            r#"{"id": "s3cret"}"#,
+            "`/id`: the value is not of type \"integer\" (rule `/properties/id/type`)",
+        ),
+        (
+            large.as_str(),
+            "`/id`: the value is not of type \"integer\" (rule `/properties/id/type`)",
+        ),
+        ("{}", "`/`: \"id\" is a required property (rule `/required`)"),
+        ("", "it is empty"),
+    ] {
+        let got = stage.post("/count", body.to_owned()).await;
+        check_error(&got, 400, &format!("the request breaks the channel's schema: {fault}"));
+    }
+    // None of them reached the service; a GET needs no document.
+    assert_eq!(stage.get("/count").await.text(), "GET 1");
+    assert_eq!(stage.post("/count", "{1").await.status, 400);
+
+    assert_eq!(stage.get("/out?good").await.text(), r#"{"id": 1}"#);
+    assert_eq!(stage.get("/out?none").await.status, 204);
+    assert_eq!(stage.get("/out?refuses").await.text(), r#"{"why": "taken"}"#);
+    let sentence = "the service's answer breaks the channel's schema; the log says where";
+    check_error(&stage.get("/out?bad").await, 500, sentence);
+}
+
+#[tokio::test]
+async fn a_channel_whose_schema_is_none_does_not_serve_and_says_why() {
+    let stage = Setting::new()
+        .service("echo", echo)
+        .channel(
+            "in",
+            "/in",
+            "echo",
+            json!({"data_format": "json", "request_schema": {"type": "strin"}}),
+        )
+        .start()
+        .await;
+    assert_eq!(stage.post("/in", "1").await.status, 404);
+    let status = stage.control().status().await.unwrap();
+    let state = "`request_schema` is no JSON Schema: `/type`: \"strin\" is not valid under any of the schemas listed in the 'anyOf' keyword";
+    assert_eq!(status.channels[0].state, state);
+    assert_eq!(status.problems, [format!("channel `in`: {state}")]);
+    let spec = json!({"url_path": "/in", "service": "echo", "data_format": "json", "request_schema": {"type": "string"}});
+    stage.put(Kind::Channel, "in", spec).await;
+    assert_eq!(stage.post("/in", "\"a\"").await.status, 200);
+}
