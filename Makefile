@@ -63,9 +63,18 @@ lint: ## clippy with warnings denied, types of the SDK, shellcheck
 docs: ## the Rust documentation, without warnings
 	@RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items --quiet
 
-.PHONY: image flash
+.PHONY: image bundle flash
 image: ## the production image of a board, with Buildroot; BOARD=vendor/board [BUILDROOT=folder]
 	@image/buildroot/build $(BOARD)
+
+bundle: ## the signed update bundle alone, of this checkout; BOARD=vendor/board for a production image, VERSION=
+ifeq ($(BOARD),)
+	@scripts/setup.sh image
+	@image/debian/build --only bundle --out "$(CACHE)/image/bundle" $(if $(VERSION),--version $(VERSION))
+else
+	@$(if $(VERSION),ARINT_IMAGE_VERSION=$(VERSION)) image/buildroot/build $(BOARD)
+	@echo "$(CACHE)/buildroot/$(subst /,_,$(BOARD))/images/arint/bundle.raucb"
+endif
 
 flash: ## write an image to a disk; DEVICE=/dev/sdX [IMAGE=file | BOARD=vendor/board] [FORCE=sdX]
 	@scripts/flash.sh $(if $(FORCE),--force-with-name $(FORCE)) "$(or $(IMAGE),$(if $(BOARD),$(CACHE)/buildroot/$(subst /,_,$(BOARD))/images/arint,$(CACHE)/image/bench)/image.img.zst)" "$(DEVICE)"
