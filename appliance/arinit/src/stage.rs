@@ -168,6 +168,9 @@ fn start() -> Result<Infallible, StageError> {
     if let Ok((slot, _)) = &root {
         boot.slot = *slot;
         boot.chosen = named.unwrap_or(*slot);
+        if boot.slot == Slot::Recovery && boot.mode == Mode::Normal {
+            boot.mode = Mode::Recovery;
+        }
     }
     boot.disk = Path::new("/dev").join(&disk.name);
     boot.partitions = disk;
@@ -233,15 +236,24 @@ fn find_disks(loader: Option<&str>) -> Result<Vec<Disk>, StageError> {
     }
 }
 
-/// The partition whose root has the hash of the command line: the chosen slot's if it has it, else any.
+/// Where the root of an entry may lie, the likeliest first.
+///
+/// The recovery system's partition holds the root that slot a once had.  An entry of a slot does not take it from
+/// there: what runs from there leaves `state` alone, and a box without its state is not the slot that was asked for.
+fn places(named: Option<Slot>) -> impl Iterator<Item = Slot> {
+    let is_slot = matches!(named, Some(Slot::A | Slot::B));
+    let others = Slot::ALL.into_iter().filter(move |slot| Some(*slot) != named);
+    named.into_iter().chain(others.filter(move |slot| !is_slot || *slot != Slot::Recovery))
+}
+
+/// The partition whose root has the hash of the command line: the chosen slot's if it has it, else another.
 fn find_root(
     disk: &Disk,
     line: &CommandLine,
     named: Option<Slot>,
 ) -> Result<(Slot, String), StageError> {
     let mut tried = Vec::new();
-    let others = Slot::ALL.into_iter().filter(|slot| Some(*slot) != named);
-    for slot in named.into_iter().chain(others) {
+    for slot in places(named) {
         let label = slot.root_label();
         let Some(partition) = disk.get(label) else { continue };
         let checked = File::open(partition.node())
@@ -441,4 +453,18 @@ fn switch_root(mode: Mode) -> Result<Infallible, StageError> {
         last = Some(StageError::Exec(program.to_owned(), err.into()));
     }
     Err(last.unwrap_or(StageError::NoDisk))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slots_root_may_lie_in_the_other_slot_and_only_the_recovery_systems_anywhere() {
+        let found = |named| places(named).collect::<Vec<_>>();
+        assert_eq!(found(Some(Slot::A)), [Slot::A, Slot::B]);
+        assert_eq!(found(Some(Slot::B)), [Slot::B, Slot::A]);
+        assert_eq!(found(Some(Slot::Recovery)), [Slot::Recovery, Slot::A, Slot::B]);
+        assert_eq!(found(None), [Slot::A, Slot::B, Slot::Recovery]);
+    }
 }
