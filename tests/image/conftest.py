@@ -37,11 +37,13 @@ CHANNEL = {"url_path": "/image/echo", "service": "image.echo", "data_format": "j
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """One line per test with its time: what CI shows while it waits."""
+    """One line per test with its time, and what a failure said: what CI shows while it waits."""
     if report.when == "call" or report.outcome != "passed":
         name = report.nodeid.split("/")[-1]
         print(f"\n[{time.strftime('%H:%M:%S')}] {report.outcome} {report.duration:6.1f} s  {name} ({report.when})",
               flush=True)
+    if report.failed:
+        print("\n".join(line for line in report.longreprtext.splitlines() if line.startswith(("E ", ">"))), flush=True)
 
 
 @pytest.hookimpl(hookwrapper=True)

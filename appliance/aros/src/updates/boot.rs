@@ -58,7 +58,7 @@ impl Boot {
 
     /// The slot that runs.
     pub(crate) fn slot(&self) -> Option<Slot> {
-        self.started.as_ref().map(|started| started.slot)
+        self.started.as_ref().map(Started::system)
     }
 
     /// The version that runs.

@@ -57,6 +57,12 @@ impl Started {
             .map_err(|source| StartedError::Form { path: path.to_owned(), source })
     }
 
+    /// Which system runs: in a start for recovery that one, although its root may lie in a slot until its own partition
+    /// is filled.
+    pub(crate) fn system(&self) -> Slot {
+        if self.mode == Mode::Recovery { Slot::Recovery } else { self.slot }
+    }
+
     /// Whether `state` and `data` are left alone, and `/var` is in memory.
     pub(crate) fn in_memory(&self) -> bool {
         self.slot == Slot::Recovery || self.mode != Mode::Normal
@@ -73,5 +79,12 @@ mod tests {
         assert!(!read(r#"{"slot":"a"}"#).in_memory());
         assert!(read(r#"{"slot":"recovery"}"#).in_memory());
         assert!(read(r#"{"slot":"a","mode":"install","entry":""}"#).in_memory());
+    }
+
+    #[test]
+    fn the_recovery_system_is_that_even_while_its_root_still_lies_in_a_slot() {
+        let read = |text| serde_json::from_str::<Started>(text).unwrap().system();
+        assert_eq!(read(r#"{"slot":"a","mode":"recovery"}"#), Slot::Recovery);
+        assert_eq!(read(r#"{"slot":"b","mode":"normal"}"#), Slot::B);
     }
 }
