@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{ClientError, UnixClient, path_part};
+use crate::messages::{MessagePage, MessageQuery};
 use crate::names::ObjectName;
 use crate::objects::HttpMethod;
 
@@ -305,6 +306,15 @@ impl Client {
     /// `POST /v1/access`; fails with code `not_found` where the question names what does not exist.
     pub async fn access(&self, question: &AccessQuestion) -> Result<AccessAnswer, ClientError> {
         self.0.post("/v1/access", question).await
+    }
+
+    /// `POST /v1/channels/{name}/messages`: what the channel has kept of requests and answers.
+    pub async fn messages(
+        &self,
+        channel: &str,
+        query: &MessageQuery,
+    ) -> Result<MessagePage, ClientError> {
+        self.0.post(&format!("/v1/channels/{}/messages", path_part(channel)), query).await
     }
 
     /// `POST /v1/outgoing/{name}/ping`.

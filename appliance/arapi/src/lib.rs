@@ -18,6 +18,7 @@ pub mod client;
 pub mod error;
 pub mod limits;
 pub mod logs;
+pub mod messages;
 pub mod names;
 pub mod objects;
 

@@ -187,6 +187,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         filter: AuditFilter,
     },
+    /// Show the requests and answers that a channel has kept
+    Messages {
+        /// The channel
+        channel: String,
+        #[command(flatten)]
+        filter: MessageFilter,
+    },
     /// Users and their passwords
     #[command(subcommand)]
     User(UserCommand),
@@ -279,6 +286,26 @@ pub(crate) struct AuditFilter {
     /// Every entry that fits, as JSON, one a line
     #[arg(long)]
     pub(crate) export: bool,
+}
+
+/// Which requests and answers.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MessageFilter {
+    /// Only requests
+    #[arg(long, conflicts_with = "sent")]
+    pub(crate) received: bool,
+    /// Only answers
+    #[arg(long)]
+    pub(crate) sent: bool,
+    /// Only this request and its answer
+    #[arg(long)]
+    pub(crate) cid: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 20)]
+    pub(crate) most: u32,
+    /// Show headers and bodies as well
+    #[arg(long)]
+    pub(crate) full: bool,
 }
 
 /// What can be done with users.

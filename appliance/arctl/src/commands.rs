@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::out::{self, Table, moment};
 use crate::pin::{Pinned, Trust, parse_fingerprint};
 use crate::yaml::{self, Document};
-use crate::{network, people, prompt, services, system, update, watch};
+use crate::{messages, network, people, prompt, services, system, update, watch};
 
 /// Where the box is if nothing says otherwise.
 const DEFAULT_SERVER: &str = "https://127.0.0.1:8183";
@@ -153,6 +153,7 @@ async fn on_box(api: &Api, command: Command, json: bool) -> Result<(), Failure> 
             watch::logs(api, &query, json).await
         }
         Command::Status => watch::status(api, json).await,
+        Command::Messages { channel, filter } => messages::show(api, &channel, &filter, json).await,
         Command::Audit { filter } => watch::audit(api, &filter, json).await,
         Command::User(command) => people::user(api, command, json).await,
         Command::Token(command) => people::token(api, command, json).await,

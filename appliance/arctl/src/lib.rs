@@ -13,6 +13,7 @@ mod client;
 mod commands;
 mod config;
 mod failure;
+mod messages;
 mod network;
 mod out;
 mod people;

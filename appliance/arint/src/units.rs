@@ -99,19 +99,20 @@ pub(crate) fn aros(args: &ServiceArgs) -> ExitCode {
         async |config, stop: Stop| {
             let server = aros::Server::start(config).await.map_err(UnitError::Aros)?;
             notify_ready();
-            server.run_until(stop).await;
+            Box::pin(server.run_until(stop)).await;
             Ok::<(), UnitError>(())
         },
     )
 }
 
 /// The stores of all units, as they lie on an image; the key-value store's lies on `state` where there is no `data`.
-pub(crate) fn stores() -> [aros::Store; 4] {
+pub(crate) fn stores() -> [aros::Store; 5] {
     let store = |dir: &str, file, schema| aros::Store { dir: dir.into(), file, schema };
     [
         store("/var/lib/arint/arclst", "objects.sqlite", &arclst::SCHEMA),
         store("/var/lib/arint/arkvd", "log.sqlite", &arkvd::SCHEMA),
         store("/data/arkvd", "log.sqlite", &arkvd::SCHEMA),
+        store("/var/lib/arint/arsrv", "messages.sqlite", &arsrv::audit::SCHEMA),
         store("/var/lib/arint/arwadm", "arwadm.sqlite", &arwadm::SCHEMA),
     ]
 }

@@ -10,6 +10,8 @@ use arproxy::Limits;
 use arproxy::trust::Network;
 use serde::Deserialize;
 
+use crate::tls::{TlsUse, TlsVersion};
+
 /// The name of the core's socket in the runtime folder.
 const CORE_SOCKET: &str = "arsrv-http.sock";
 /// Where the core says how it is.
@@ -31,6 +33,19 @@ pub struct Config {
     pub threads: usize,
     /// Proxies that are believed about the client they ask for: addresses and networks.  Default: none.
     pub trusted_proxies: Vec<Network>,
+
+    /// The balancer's own folder.  Default `/var/lib/arint/arldb`.
+    pub state_dir: PathBuf,
+    /// Whether TLS is spoken on the port: `off`, `optional` or `required`.  Default `off`.
+    pub tls: TlsUse,
+    /// The certificate with its chain, PEM.  Default: one of its own, made in `state_dir`.
+    pub tls_certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// The least version, `1.2` or `1.3`.  Default `1.2`.
+    pub tls_min_version: TlsVersion,
+    /// Whether clients are asked for certificates, for the core to look at.  Default false.
+    pub tls_client_certificates: bool,
 
     /// Client connections at once.  Default 8192.
     pub max_connections: usize,
@@ -88,6 +103,12 @@ impl Default for Config {
             core_socket: None,
             threads: (processors / 2).max(1),
             trusted_proxies: Vec::new(),
+            state_dir: PathBuf::from("/var/lib/arint/arldb"),
+            tls: TlsUse::Off,
+            tls_certificate: None,
+            tls_key: None,
+            tls_min_version: TlsVersion::V12,
+            tls_client_certificates: false,
             max_connections: 8192,
             max_header_count: MOST_HEADERS,
             max_header_bytes: 32 * 1024,
@@ -121,6 +142,19 @@ impl Config {
 
     /// The rules that the types cannot express.
     pub fn check(&self) -> Result<(), Broken> {
+        match (&self.tls_certificate, &self.tls_key) {
+            (Some(_), None) => {
+                return Err((
+                    "tls_key",
+                    "it is missing, and `tls_certificate` is given".to_owned(),
+                ));
+            }
+            (None, Some(_)) => {
+                let rule = "it is missing, and `tls_key` is given";
+                return Err(("tls_certificate", rule.to_owned()));
+            }
+            _ => {}
+        }
         let counts: [(&'static str, u64, u64, u64); 6] = [
             ("threads", as_u64(self.threads), 1, 256),
             ("max_connections", as_u64(self.max_connections), 1, 1_000_000),
@@ -207,6 +241,10 @@ mod tests {
         refused(
             "max_header_bytes = 100\n",
             "config `arldb.toml`: `max_header_bytes`: 100 is not between 1024 and 1048576",
+        );
+        refused(
+            "tls_key = \"/k\"\n",
+            "config `arldb.toml`: `tls_certificate`: it is missing, and `tls_key` is given",
         );
         refused("threads = 0\n", "config `arldb.toml`: `threads`: 0 is not between 1 and 256");
     }

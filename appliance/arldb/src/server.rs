@@ -7,12 +7,13 @@ use std::time::Duration;
 use arbase::Stop;
 use arproxy::backend::{BackendSet, BackendSettings};
 use arproxy::health::Thresholds;
-use arproxy::{Address, Forward, ForwardSettings, Front, ListenError, Listening};
+use arproxy::{Address, Forward, ForwardSettings, Front, ListenError, Listening, Tls};
 use http::uri::PathAndQuery;
 use tokio::net::UnixListener;
 
 use crate::api;
 use crate::config::{Config, HEALTH_PATH};
+use crate::tls::{Material, TlsError};
 
 /// How long an idle connection to the core is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,6 +26,9 @@ pub enum StartError {
     /// The port of the channels.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Certificate and key.
+    #[error("cannot speak TLS")]
+    Tls(#[from] TlsError),
     /// The control interface.
     #[error(transparent)]
     Control(#[from] arbase::http::ListenError),
@@ -48,6 +52,7 @@ fn make_room(config: &Config) {
 #[derive(Debug)]
 pub struct Server {
     listening: Listening,
+    tls: Option<(Material, Arc<Tls>)>,
     control: UnixListener,
     front: Front,
     forward: Forward,
@@ -58,7 +63,11 @@ impl Server {
     /// Binds the port and the control interface, within a tokio runtime.  Connections wait in the
     /// socket's queue until [`Server::run_until`].
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let listening = Listening::on(config.listen)?;
+        let tls = Material::load(&config)?;
+        let mut listening = Listening::on(config.listen)?;
+        if let Some((_, tls)) = &tls {
+            listening = listening.with_tls(Arc::clone(tls));
+        }
         make_room(&config);
         let control = arbase::http::listen_unix(&config.runtime_dir.join("arldb.sock"), 0o660)?;
         let backends = BackendSet::new(BackendSettings {
@@ -82,7 +91,7 @@ impl Server {
             },
         );
         let front = Front::new(config.limits(), config.trusted_proxies);
-        Ok(Self { listening, control, front, forward, backends })
+        Ok(Self { listening, tls, control, front, forward, backends })
     }
 
     /// Where clients connect.
@@ -112,6 +121,10 @@ impl Server {
             self.front.serve(self.listening, self.forward, async { stop.wait().await }).await;
             ended.stop();
         };
+        if let Some((material, tls)) = self.tls {
+            // It ends with the runtime at the latest.
+            tokio::spawn(material.follow(tls, stop.clone()));
+        }
         tokio::join!(channels, control);
     }
 }

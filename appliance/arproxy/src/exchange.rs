@@ -43,6 +43,8 @@ pub struct Peer {
     pub scheme: HeaderValue,
     /// Its address as a header value.
     pub forwarded_for: HeaderValue,
+    /// The certificate whose key it has, as `X-Forwarded-Client-Cert` tells it.
+    pub certificate: Option<HeaderValue>,
 }
 
 impl Peer {
@@ -57,6 +59,7 @@ impl Peer {
             // An address is always a fitting value.
             forwarded_for: HeaderValue::from_str(&text)
                 .unwrap_or(HeaderValue::from_static("unknown")),
+            certificate: None,
         }
     }
 }

@@ -22,12 +22,12 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tower::Service;
 
@@ -38,9 +38,11 @@ use crate::limits::Limits;
 use crate::quiet::LineGate;
 use crate::refusal::{Refusal, options_answer};
 use crate::socket::Watched;
+use crate::streams::{Rewound, Streams};
+use crate::tls::{self, HANDSHAKE, Tls};
 use crate::trace::Ids;
 use crate::trust::Network;
-use crate::watch::{Overdue, Watch};
+use crate::watch::{Overdue, Phase, Watch};
 
 /// How long a connection without a request stays open once the front stops: time for a request that
 /// is on its way to arrive.
@@ -53,6 +55,15 @@ const BACKLOG: i32 = 4096;
 const LEAST_BUFFER: usize = 8192;
 /// Header lines that hyper takes without allocating for each request.
 const DEFAULT_HEADER_COUNT: usize = 100;
+/// Requests of one HTTP/2 connection at once.
+const MOST_STREAMS: u32 = 128;
+/// How much of a body may be on its way to us: of one stream, and of a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How often a client of HTTP/2 is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// How often the streams of a connection are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 /// Lines about refused requests, a second.
 const REFUSAL_LINES: u32 = 20;
 
@@ -91,6 +102,7 @@ pub enum ListenError {
 pub struct Listening {
     listener: TcpListener,
     addr: SocketAddr,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Listening {
@@ -110,7 +122,14 @@ impl Listening {
             _ => ListenError::Bind { addr, source },
         })?;
         let addr = listener.local_addr().map_err(|source| ListenError::Bind { addr, source })?;
-        Ok(Self { listener, addr })
+        Ok(Self { listener, addr, tls: None })
+    }
+
+    /// The same, with TLS for clients that begin with it.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Arc<Tls>) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// Where it listens.
@@ -158,6 +177,8 @@ struct Shared {
     limits: Limits,
     trusted: Vec<Network>,
     stopping: AtomicBool,
+    /// Told once when it stops.
+    stop: tokio::sync::watch::Sender<bool>,
     requests: AtomicU64,
     refused: AtomicU64,
     refusal_lines: LineGate,
@@ -177,6 +198,7 @@ impl Front {
             limits,
             trusted,
             stopping: AtomicBool::new(false),
+            stop: tokio::sync::watch::Sender::new(false),
             requests: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             refusal_lines: LineGate::new(REFUSAL_LINES),
@@ -206,7 +228,7 @@ impl Front {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        let listener = listening.listener;
+        let Listening { listener, tls, .. } = listening;
         let mut next_id = 0;
         {
             let mut stop = pin!(stop);
@@ -215,10 +237,11 @@ impl Front {
                     accepted = listener.accept() => accepted,
                     () = &mut stop => break,
                 };
-                self.accepted(accepted, &service, &mut next_id).await;
+                self.accepted(accepted, tls.as_ref(), &service, &mut next_id).await;
             }
         }
         self.0.stopping.store(true, Relaxed);
+        self.0.stop.send_replace(true);
         // Whoever is in the queue has been told by the kernel that he is connected.
         while let Some(accepted) = std::future::poll_fn(|cx| match listener.poll_accept(cx) {
             Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
@@ -226,7 +249,7 @@ impl Front {
         })
         .await
         {
-            self.accepted(Ok(accepted), &service, &mut next_id).await;
+            self.accepted(Ok(accepted), tls.as_ref(), &service, &mut next_id).await;
         }
         drop(listener);
         self.finish().await;
@@ -235,6 +258,7 @@ impl Front {
     async fn accepted<S, B>(
         &self,
         accepted: io::Result<(TcpStream, SocketAddr)>,
+        tls: Option<&Arc<Tls>>,
         service: &S,
         next_id: &mut u64,
     ) where
@@ -266,8 +290,10 @@ impl Front {
             let ids = Ids::random();
             let cid = ids.cid.to_str().unwrap_or_default();
             self.0.note_refusal(&refusal, cid, &peer);
-            // A new socket's buffer has room; if not, closing says enough.
-            stream.try_write(&refusal.bytes(cid)).ok();
+            // A new socket's buffer has room; if not, closing says enough.  Who expects TLS could not read it.
+            if tls.is_none() {
+                stream.try_write(&refusal.bytes(cid)).ok();
+            }
             return;
         }
         // Each answer is written at once; waiting for more would only delay it.
@@ -275,12 +301,25 @@ impl Front {
         let id = *next_id;
         *next_id += 1;
         let watch = Arc::new(Watch::starting_at(Instant::now()));
-        let serving = self.0.clone().connection(stream, peer, service.clone(), Arc::clone(&watch));
         let leave = Leave { shared: Arc::clone(&self.0), id };
-        let task = tokio::spawn(async move {
-            serving.await;
-            drop(leave);
-        });
+        let (shared, service) = (Arc::clone(&self.0), service.clone());
+        let task = match tls.cloned() {
+            None => {
+                let serving = shared.connection(stream, peer, service, Arc::clone(&watch));
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(leave);
+                })
+            }
+            Some(tls) => {
+                let serving =
+                    Box::pin(shared.begun(stream, tls, peer, service, Arc::clone(&watch)));
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(leave);
+                })
+            }
+        };
         // The entry is made under the lock that the end of the task takes, so that it comes first.
         connections.insert(id, Connection { watch, task: task.abort_handle() });
     }
@@ -342,13 +381,193 @@ impl Shared {
         }
     }
 
-    async fn connection<S, B>(
+    /// A connection of which it is not known yet whether it speaks TLS.
+    async fn begun<S, B>(
         self: Arc<Self>,
         stream: TcpStream,
+        tls: Arc<Tls>,
         peer: Arc<Peer>,
         service: S,
         watch: Arc<Watch>,
     ) where
+        S: Service<Exchange, Response = Response<B>, Error = Refusal> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let limit = self.limits.header_timeout;
+        let until = tokio::time::Instant::now() + limit;
+        let mut first = [0];
+        match tokio::time::timeout_at(until, stream.peek(&mut first)).await {
+            Ok(Ok(1)) => {}
+            Ok(_) | Err(_) => return,
+        }
+        if first != [HANDSHAKE] {
+            if !tls.is_required {
+                return self.connection(stream, peer, service, watch).await;
+            }
+            let details = "this port speaks TLS only; use https";
+            let refusal = Refusal::new(StatusCode::BAD_REQUEST, details);
+            return self.say(stream, refusal, &watch, &peer).await;
+        }
+        let stream = match tokio::time::timeout_at(until, tls.acceptor().accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(err)) => {
+                log::debug!(addr:% = peer.addr, error:% = err; "no TLS came about");
+                return;
+            }
+            Err(_) => {
+                log::debug!(addr:% = peer.addr; "TLS did not come about in time");
+                return;
+            }
+        };
+        let session = stream.get_ref().1;
+        let mut secure = Peer::new(peer.addr, "https", &self.trusted);
+        secure.certificate = tls::forwarded(session.peer_certificates());
+        let is_h2 = session.alpn_protocol() == Some(b"h2");
+        let secure = Arc::new(secure);
+        if is_h2 {
+            self.multiplexed(stream, secure, service, watch).await;
+        } else {
+            self.connection(stream, secure, service, watch).await;
+        }
+    }
+
+    /// A connection that speaks HTTP/2.
+    async fn multiplexed<T, S, B>(
+        self: Arc<Self>,
+        stream: T,
+        peer: Arc<Peer>,
+        service: S,
+        watch: Arc<Watch>,
+    ) where
+        T: AsyncRead + AsyncWrite + Unpin + Send,
+        S: Service<Exchange, Response = Response<B>, Error = Refusal> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let limits = &self.limits;
+        let streams = Arc::new(Streams::default());
+        let answering = {
+            let (shared, peer) = (Arc::clone(&self), Arc::clone(&peer));
+            let (streams, watch) = (Arc::clone(&streams), Arc::clone(&watch));
+            service_fn(move |request| {
+                let now = Instant::now();
+                watch.enter(Phase::Working, now);
+                let of_stream = streams.begin(now);
+                let shared = Arc::clone(&shared);
+                shared.answer_stream(request, service.clone(), Arc::clone(&peer), of_stream)
+            })
+        };
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MOST_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+            .keep_alive_interval(Some(PING_EVERY))
+            .keep_alive_timeout(limits.write_timeout);
+        let mut http = pin!(builder.serve_connection(TokioIo::new(stream), answering));
+        let mut stop = self.stop.subscribe();
+        let mut is_closing = false;
+        let mut idle_since = Some(Instant::now());
+        loop {
+            let wait = if is_closing { IDLE_GRACE / 4 } else { LOOK };
+            tokio::select! {
+                ended = &mut http => {
+                    if let Err(err) = ended {
+                        log::debug!(addr:% = peer.addr, error:% = err; "connection ended");
+                    }
+                    return;
+                }
+                _ = stop.wait_for(|is_stopping| *is_stopping), if !is_closing => {
+                    http.as_mut().graceful_shutdown();
+                    is_closing = true;
+                }
+                () = tokio::time::sleep(wait) => {}
+            }
+            let now = Instant::now();
+            let (open, overdue) = streams.look(limits, now);
+            if let Some(due) = overdue {
+                let why = match due {
+                    Overdue::Write => "the client takes nothing of its answer",
+                    _ => "the answer or the body does not go on",
+                };
+                if let Some(dropped) = self.refusal_lines.pass(now) {
+                    log::info!(addr:% = peer.addr, why, dropped; "connection cut off");
+                }
+                return;
+            }
+            if open > 0 {
+                idle_since = None;
+                continue;
+            }
+            if !watch.is_idle() {
+                watch.enter(Phase::Idle, now);
+            }
+            let idle = now.saturating_duration_since(*idle_since.get_or_insert(now));
+            if idle > limits.keep_alive_timeout + limits.header_timeout {
+                return;
+            }
+            if idle > limits.keep_alive_timeout && !is_closing {
+                http.as_mut().graceful_shutdown();
+                is_closing = true;
+            }
+        }
+    }
+
+    /// The answer to one request of a connection that has several, within the limits of time until it begins.
+    async fn answer_stream<S, B>(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        service: S,
+        peer: Arc<Peer>,
+        watch: Arc<Watch>,
+    ) -> Result<Response<FrontBody<B>>, Infallible>
+    where
+        S: Service<Exchange, Response = Response<B>, Error = Refusal>,
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let limits = &self.limits;
+        let mut work = pin!(Arc::clone(&self).answer(request, service, peer, Arc::clone(&watch)));
+        let mut armed = u64::MAX;
+        let mut timer = pin!(tokio::time::sleep_until(watch.instant(armed).into()));
+        let answered = std::future::poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(answer) = work.as_mut().poll(cx) {
+                    return Poll::Ready(answer);
+                }
+                let deadline = watch.deadline_ms(limits);
+                if deadline != armed {
+                    timer.as_mut().reset(watch.instant(deadline).into());
+                    armed = deadline;
+                }
+                if timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                match watch.overdue(limits, Instant::now()) {
+                    Some(due) => watch.set_expired(due),
+                    // A moment too early: the clock of the timer counts whole milliseconds.
+                    None => armed = 0,
+                }
+            }
+        });
+        let mut answer = answered.await?;
+        // This is about connections of HTTP/1.1.
+        answer.headers_mut().remove(header::CONNECTION);
+        Ok(answer)
+    }
+
+    async fn connection<T, S, B>(
+        self: Arc<Self>,
+        stream: T,
+        peer: Arc<Peer>,
+        service: S,
+        watch: Arc<Watch>,
+    ) where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Service<Exchange, Response = Response<B>, Error = Refusal> + Clone + Send + 'static,
         S::Future: Send,
         B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -366,6 +585,7 @@ impl Shared {
         let socket = TokioIo::new(Watched::new(stream, Arc::clone(&watch)));
         let answering = {
             let (shared, peer, watch) = (Arc::clone(&self), Arc::clone(&peer), Arc::clone(&watch));
+            let service = service.clone();
             service_fn(move |request| {
                 let shared = Arc::clone(&shared);
                 shared.answer(request, service.clone(), Arc::clone(&peer), Arc::clone(&watch))
@@ -406,12 +626,40 @@ impl Shared {
             Poll::Pending
         })
         .await;
-        let stream = http.into_parts().io.into_inner().io;
+        let parts = http.into_parts();
+        let stream = parts.io.into_inner().io;
+        if let Ended::Hyper(Err(err)) = &ended
+            && err.is_parse_version_h2()
+            && !watch.had_request()
+        {
+            // Prior knowledge (RFC 9113, section 3.3): what was read of it is read again.
+            let stream = Rewound::new(parts.read_buf, stream);
+            return Box::pin(self.multiplexed(stream, peer, service, watch)).await;
+        }
         self.part(stream, ended, &watch, &peer).await;
     }
 
+    /// Says one sentence and closes.
+    async fn say<T>(&self, mut stream: T, refusal: Refusal, watch: &Watch, peer: &Peer)
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let ids = Ids::random();
+        let cid = ids.cid.to_str().unwrap_or_default();
+        self.requests.fetch_add(1, Relaxed);
+        self.note_refusal(&refusal, cid, peer);
+        let bytes = refusal.bytes(cid);
+        if matches!(tokio::time::timeout(LINGER, stream.write_all(&bytes)).await, Ok(Ok(()))) {
+            watch.set_linger();
+            close(stream, watch).await;
+        }
+    }
+
     /// The last word on a connection.
-    async fn part(&self, mut stream: TcpStream, ended: Ended, watch: &Watch, peer: &Peer) {
+    async fn part<T>(&self, stream: T, ended: Ended, watch: &Watch, peer: &Peer)
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
         let refusal = match ended {
             Ended::Hyper(Ok(())) => None,
             Ended::Hyper(Err(err)) if watch.is_between_requests() => {
@@ -438,22 +686,9 @@ impl Shared {
                 return;
             }
         };
-        if let Some(refusal) = refusal {
-            let ids = Ids::random();
-            let cid = ids.cid.to_str().unwrap_or_default();
-            self.requests.fetch_add(1, Relaxed);
-            self.note_refusal(&refusal, cid, peer);
-            let bytes = refusal.bytes(cid);
-            if !matches!(tokio::time::timeout(LINGER, stream.write_all(&bytes)).await, Ok(Ok(()))) {
-                return;
-            }
-            watch.set_linger();
-        }
-        if stream.shutdown().await.is_ok() && watch.lingers() {
-            // Closing with something unread would make the kernel throw away the answer.
-            let mut unread = [0; 4096];
-            let read = async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} };
-            tokio::time::timeout(LINGER, read).await.ok();
+        match refusal {
+            Some(refusal) => self.say(stream, refusal, watch, peer).await,
+            None => close(stream, watch).await,
         }
     }
 
@@ -508,6 +743,10 @@ impl Shared {
     ) -> Prepared {
         let (mut head, body) = request.into_parts();
         let body = ClientBody::new(body, &self.limits, Arc::clone(watch));
+        // HTTP/1.1 was counted while it was read.
+        if head.version == Version::HTTP_2 && head.headers.len() > self.limits.max_header_count {
+            return Prepared::Refused(too_many_headers(&self.limits));
+        }
         if let Err(refusal) = headers::admit(&mut head, peer, ids) {
             return Prepared::Refused(refusal);
         }
@@ -539,6 +778,16 @@ impl Shared {
     }
 }
 
+/// Closes a connection, reading what the client still sends if it is to get its last answer.
+async fn close<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T, watch: &Watch) {
+    if stream.shutdown().await.is_ok() && watch.lingers() {
+        // Closing with something unread would make the kernel throw away the answer.
+        let mut unread = [0; 4096];
+        let read = async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} };
+        tokio::time::timeout(LINGER, read).await.ok();
+    }
+}
+
 #[expect(
     clippy::large_enum_variant,
     reason = "it lives for one call; a box would cost each request"
@@ -549,10 +798,18 @@ enum Prepared {
     Refused(Refusal),
 }
 
+fn too_many_headers(limits: &Limits) -> Refusal {
+    let details = format!(
+        "the request's headers are more than {} lines or {} bytes",
+        limits.max_header_count, limits.max_header_bytes
+    );
+    Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, details)
+}
+
 /// What to tell a client whose request's head hyper does not take; nothing if there is nobody to tell.
 fn refusal_for(err: &hyper::Error, limits: &Limits) -> Option<Refusal> {
     if err.is_parse_version_h2() {
-        let details = "HTTP/2 is not spoken on this port; use HTTP/1.1";
+        let details = "a connection that began with HTTP/1.1 goes on with it";
         return Some(Refusal::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, details));
     }
     if err.is_parse_too_large() {
@@ -560,11 +817,7 @@ fn refusal_for(err: &hyper::Error, limits: &Limits) -> Option<Refusal> {
             let details = "the request target is longer than 65534 bytes";
             return Some(Refusal::new(StatusCode::URI_TOO_LONG, details));
         }
-        let details = format!(
-            "the request's headers are more than {} lines or {} bytes",
-            limits.max_header_count, limits.max_header_bytes
-        );
-        return Some(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, details));
+        return Some(too_many_headers(limits));
     }
     if err.is_parse() {
         let details = format!("the request is not well-formed HTTP/1.1: {err}");

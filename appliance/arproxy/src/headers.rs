@@ -22,6 +22,8 @@ pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for")
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// To which host.
 pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// With which certificate.
+pub const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// What stands in the way of a header.
 enum Fate {
@@ -78,6 +80,9 @@ pub fn admit(head: &mut Parts, peer: &Peer, ids: &Ids) -> Result<(), Refusal> {
     if !is_taken(&head.method) {
         let details = format!("the method {} is not taken here", head.method);
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, details).closing());
+    }
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
     }
     let authority = origin_form(head)?;
     let mut hosts = 0;
@@ -154,6 +159,17 @@ pub fn admit(head: &mut Parts, peer: &Peer, ids: &Ids) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// HTTP/2 may send cookies one by one; HTTP/1.1 has one line for all (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(b"; ".as_slice()))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// Brings the target into origin-form, and gives the authority of one that had it.
 fn origin_form(head: &mut Parts) -> Result<Option<HeaderValue>, Refusal> {
     let Some(authority) = head.uri.authority() else {
@@ -204,6 +220,9 @@ fn forwarded(headers: &mut HeaderMap, peer: &Peer) {
         headers.insert(FORWARDED_PROTO, peer.scheme.clone());
         if let Some(host) = headers.get(header::HOST).cloned() {
             headers.insert(FORWARDED_HOST, host);
+        }
+        if let Some(certificate) = &peer.certificate {
+            headers.insert(FORWARDED_CLIENT_CERT, certificate.clone());
         }
         return;
     }

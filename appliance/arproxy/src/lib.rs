@@ -1,5 +1,5 @@
-//! The proxy core that arldb and ardpx stand on: HTTP/1.1 from clients, through rules and limits, to
-//! backends.
+//! The proxy core that arldb and ardpx stand on: HTTP/1.1 and HTTP/2 from clients, with and without TLS, through rules
+//! and limits, to backends.
 //!
 //! It has two halves that meet in one tower service:
 //!
@@ -8,10 +8,9 @@
 //! * [`forward`] is the service of a balancer: it picks a backend of a [`BackendSet`], sends the
 //!   request over a pooled connection, retries what is safe to retry, and gives the answer back.
 //!
-//! It decides no routes and terminates no TLS of its own accord: who puts a layer between the two
-//! halves does.
+//! It decides no routes: who puts a layer between the two halves does.
 //!
-//! **Tasks:** one accept loop, one task per client connection, one prober per backend.  A
+//! **Tasks:** one accept loop, one task per client connection (of HTTP/2 one more per stream), one prober per backend.  A
 //! connection to a backend has no task: the task of the client connection that uses it drives it, so
 //! that a request never changes its thread and wakes nobody.
 //!
@@ -32,6 +31,8 @@ mod probe;
 pub mod quiet;
 pub mod refusal;
 mod socket;
+mod streams;
+pub mod tls;
 pub mod trace;
 pub mod trust;
 mod watch;
@@ -42,3 +43,4 @@ pub use forward::{Forward, ForwardSettings};
 pub use front::{Front, FrontView, ListenError, Listening};
 pub use limits::Limits;
 pub use refusal::Refusal;
+pub use tls::Tls;

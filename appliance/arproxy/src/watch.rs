@@ -78,6 +78,8 @@ pub(crate) struct Watch {
     body_fault: AtomicU8,
     /// The head of the answer is out of the service's hands.
     answered: AtomicBool,
+    /// It is about one stream of several: nobody but the body of its answer knows whether the client takes it.
+    is_stream: bool,
     /// The rest of what the client sends is to be read and dropped before the connection closes.
     linger: AtomicBool,
 }
@@ -92,8 +94,14 @@ impl Watch {
             expired: AtomicU8::new(0),
             body_fault: AtomicU8::new(0),
             answered: AtomicBool::new(false),
+            is_stream: false,
             linger: AtomicBool::new(false),
         }
+    }
+
+    /// For one stream of a connection that has several.
+    pub(crate) fn of_stream(start: Instant) -> Self {
+        Self { is_stream: true, ..Self::starting_at(start) }
     }
 
     fn ms(&self, now: Instant) -> u64 {
@@ -119,8 +127,11 @@ impl Watch {
         self.since_ms.store(self.ms(now), Relaxed);
     }
 
-    /// Enters a phase that has no limit of time of its own.
+    /// Enters a phase that has no limit of time of its own, unless it is about a stream.
     pub(crate) fn enter_untimed(&self, phase: Phase) {
+        if self.is_stream {
+            return self.enter(phase, Instant::now());
+        }
         self.phase.store(phase as u8, Relaxed);
     }
 
@@ -130,6 +141,11 @@ impl Watch {
         self.body_fault.store(0, Relaxed);
         self.answered.store(false, Relaxed);
         self.enter(Phase::Working, now);
+    }
+
+    /// Whether there was a request before the one that is being read.
+    pub(crate) fn had_request(&self) -> bool {
+        self.answered.load(Relaxed)
     }
 
     /// Whether nothing of a request has come.
@@ -207,7 +223,7 @@ impl Watch {
             Phase::Working => (self.expired.load(Relaxed) == 0).then_some(limits.request_timeout),
             Phase::Receiving => (self.expired.load(Relaxed) == 0).then_some(limits.body_timeout),
             Phase::Answering => Some(limits.request_timeout),
-            Phase::Sending | Phase::Flushing => None,
+            Phase::Sending | Phase::Flushing => self.is_stream.then_some(limits.write_timeout),
         }
     }
 

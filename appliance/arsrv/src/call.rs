@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arapi::names::Cid;
+use arapi::objects::Priority;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
@@ -37,6 +38,8 @@ pub struct Call {
     pub body: Bytes,
     /// When its caller stops waiting; the service's own limit may be earlier.
     pub deadline: Instant,
+    /// Whether it goes before others or after them where they wait for a worker.
+    pub priority: Priority,
     /// Whether it may be run a second time when the worker dies under it (RFC 9110, section 9.2.2).
     pub is_idempotent: bool,
 }

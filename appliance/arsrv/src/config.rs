@@ -36,6 +36,8 @@ pub struct Config {
     pub max_body_bytes: u64,
     /// Memory for answers that channels keep (`response_cache`), MiB, 0 to 65536; default 32.
     pub response_cache_mib: u64,
+    /// Room on disk for requests and answers that channels keep (`audit`), MiB, 1 to 65536; default 256.
+    pub messages_mib: u64,
     /// Whether a failed request's answer shows the exception's arguments, as 3.2 does; default true.
     pub return_tracebacks: bool,
     /// Whether a service that declares `invokes` may invoke those services only; default false, as in 3.2.
@@ -72,6 +74,7 @@ impl Default for Config {
             load_timeout_ms: 30_000,
             max_body_bytes: 64 * 1024 * 1024,
             response_cache_mib: 32,
+            messages_mib: 256,
             return_tracebacks: true,
             enforce_service_invokes: false,
             worker_uid: 64_600,
@@ -108,6 +111,7 @@ impl Config {
         within("timeout_ms", self.timeout_ms, 1, 3_600_000)?;
         within("load_timeout_ms", self.load_timeout_ms, 1000, 600_000)?;
         within("response_cache_mib", self.response_cache_mib, 0, 65_536)?;
+        within("messages_mib", self.messages_mib, 1, 65_536)?;
         within("worker_uid", self.worker_uid.into(), 1, 4_294_967_294)
     }
 }

@@ -10,8 +10,10 @@ use arapi::arsrv::{
     PingResult, Status,
 };
 use arapi::error::ErrorCode;
+use arapi::messages::{MessagePage, MessageQuery};
 use arapi::names::{Kind, ObjectName};
-use arapi::objects::Spec;
+use arapi::objects::{Priority, Spec};
+use arbase::Chain;
 use arbase::http::{Answer, ApiError, Body, current_cid};
 use axum::Json;
 use axum::extract::{Path, State};
@@ -22,6 +24,7 @@ use bytes::Bytes;
 use http::Method;
 use tokio::sync::watch;
 
+use crate::audit::Recorder;
 use crate::call::{Call, Outcome};
 use crate::channel::Table;
 use crate::limits::Ticket;
@@ -50,6 +53,7 @@ pub const ROUTES: &[Route] = &[
     Route { method: Method::POST, path: "/v1/wait/{revision}", name: "revision_wait" },
     Route { method: Method::POST, path: "/v1/invoke", name: "service_invoke" },
     Route { method: Method::POST, path: "/v1/access", name: "access_check" },
+    Route { method: Method::POST, path: "/v1/channels/{name}/messages", name: "channel_messages" },
     Route { method: Method::POST, path: "/v1/outgoing/{name}/ping", name: "outgoing_ping" },
     Route { method: Method::GET, path: "/v1/status", name: "status" },
     Route { method: Method::GET, path: "/v1/logs", name: "log_list" },
@@ -66,6 +70,8 @@ pub struct Control {
     pub tables: watch::Receiver<Arc<Table>>,
     /// What is configured.
     pub worlds: watch::Receiver<Arc<World>>,
+    /// What channels have kept.
+    pub recorder: Arc<Recorder>,
     /// How far the reconcilers are.
     pub progress: Progress,
     /// Longest time for a call where the service does not say otherwise.
@@ -81,6 +87,7 @@ pub fn router(control: Control) -> axum::Router {
             "revision_wait" => post(revision_wait),
             "service_invoke" => post(service_invoke),
             "access_check" => post(access_check),
+            "channel_messages" => post(channel_messages),
             "outgoing_ping" => post(outgoing_ping),
             "status" => get(status),
             // The log brings its own.
@@ -138,6 +145,7 @@ async fn service_invoke(
         environ: Bytes::new(),
         body,
         deadline: started + timeout.unwrap_or(control.timeout),
+        priority: Priority::Interactive,
         is_idempotent: false,
     };
     let outcome = control.workers.call(call).await;
@@ -180,6 +188,27 @@ async fn access_check(
 ) -> Answer<AccessAnswer> {
     let table = Arc::clone(&control.tables.borrow());
     explain::answer(&table, &question).map(Json).map_err(ApiError::not_found)
+}
+
+async fn channel_messages(
+    State(control): State<Control>,
+    Path(name): Path<String>,
+    Body(query): Body<MessageQuery>,
+) -> Answer<MessagePage> {
+    let known = ObjectName::parse(&name).ok();
+    let table = Arc::clone(&control.tables.borrow());
+    let Some(channel) = known.as_ref().and_then(|name| table.channel(name)) else {
+        return Err(ApiError::not_found(format!("there is no channel `{}`", name.escape_debug())));
+    };
+    if channel.spec.audit.is_none() {
+        return Err(ApiError::not_found(format!(
+            "channel `{name}` keeps nothing of requests and answers; give it an `audit`"
+        )));
+    }
+    control.recorder.page(&name, query).await.map(Json).map_err(|err| {
+        log::error!(error:% = Chain(&err), channel = name.as_str(); "messages cannot be read");
+        ApiError::new(ErrorCode::Internal, "what the channel has kept cannot be read")
+    })
 }
 
 async fn outgoing_ping(

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use arapi::arsrv::{CheckRequest, CheckVerdict, FoundService, ServiceStatus, WorkerStatus};
+use arapi::objects::Priority;
 use arbase::Stop;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -257,7 +258,7 @@ impl Inner {
         if table.is_live {
             return find(&table);
         }
-        let _waiting = self.wait_in_line(&call.service)?;
+        let _waiting = self.wait_in_line(&call.service, call.priority)?;
         let mut new_table = self.new_table.subscribe();
         loop {
             let table = self.table();
@@ -272,10 +273,15 @@ impl Inner {
     }
 
     /// One more call that waits, if that many may.
-    fn wait_in_line(&self, service: &str) -> Result<Counted<'_>, Box<Failure>> {
+    fn wait_in_line(&self, service: &str, priority: Priority) -> Result<Counted<'_>, Box<Failure>> {
         let counted = Counted::of(&self.waiting);
         let waiting = self.waiting.load(Ordering::Acquire);
-        if waiting > self.config.queue {
+        // Half of the places are for those whose callers wait for an answer.
+        let most = match priority {
+            Priority::Interactive => self.config.queue,
+            Priority::Batch => self.config.queue.div_ceil(2),
+        };
+        if waiting > most {
             return Err(busy(format!(
                 "service `{service}` cannot be called now: {} calls wait for a worker already, which is as many as may",
                 waiting - 1
@@ -294,7 +300,7 @@ impl Inner {
         let deadline = call.deadline.min(started + entry.timeout);
         let permit = match &entry.permits {
             None => None,
-            Some(permits) => match self.permit(entry, permits, deadline).await {
+            Some(permits) => match self.permit(entry, permits, call.priority, deadline).await {
                 Ok(permit) => Some(permit),
                 Err(failure) => return Outcome::Failed(*failure),
             },
@@ -302,7 +308,7 @@ impl Inner {
         let load = if depth > 0 { Load::Nested } else { entry.load() };
         let mut was_interrupted = false;
         loop {
-            let place = match self.place(entry, load, started, deadline).await {
+            let place = match self.place(entry, load, call.priority, started, deadline).await {
                 Ok(place) => place,
                 Err(failure) => return Outcome::Failed(*failure),
             };
@@ -378,12 +384,13 @@ impl Inner {
         &self,
         entry: &Entry,
         permits: &Arc<Semaphore>,
+        priority: Priority,
         deadline: Instant,
     ) -> Result<tokio::sync::OwnedSemaphorePermit, Box<Failure>> {
         if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
             return Ok(permit);
         }
-        let _waiting = self.wait_in_line(&entry.name)?;
+        let _waiting = self.wait_in_line(&entry.name, priority)?;
         let permit = Arc::clone(permits).acquire_owned();
         match tokio::time::timeout_at(deadline.into(), permit).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -400,15 +407,16 @@ impl Inner {
         &self,
         entry: &Entry,
         load: Load,
+        priority: Priority,
         started: Instant,
         deadline: Instant,
     ) -> Result<Place, Box<Failure>> {
         let group = entry.group();
-        let given = match group.place(load) {
+        let given = match group.place(load, priority) {
             Ok(place) => return Ok(place),
             Err(given) => given,
         };
-        let _waiting = self.wait_in_line(&entry.name)?;
+        let _waiting = self.wait_in_line(&entry.name, priority)?;
         match tokio::time::timeout_at(deadline.into(), given).await {
             Ok(Ok(place)) => Ok(place),
             // The group is never dropped while its entry lives: only time can have run out.

@@ -12,6 +12,7 @@ use arbase::{Chain, Stop, Stopper};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::audit::Recorder;
 use crate::call::{Invoker, Outside};
 use crate::channel::table::Defaults;
 use crate::channel::{self, Table};
@@ -106,6 +107,7 @@ pub struct Server {
     workers: Arc<dyn Workers>,
     doors: Part,
     inner: Part,
+    recording: Part,
     workers_stopper: Stopper,
     stopping: Arc<AtomicBool>,
 }
@@ -146,6 +148,7 @@ impl Server {
         let config = Arc::new(config);
         let (inner_stopper, inner_stop) = Stop::new();
         let (workers_stopper, workers_stop) = Stop::new();
+        let (recorder_stopper, recorder_stop) = Stop::new();
         let (doors_stopper, doors_stop) = Stop::new();
         let stopping = Arc::new(AtomicBool::new(false));
 
@@ -206,6 +209,15 @@ impl Server {
             stop: workers_stop,
         });
 
+        // What channels keep of requests and answers.  It ends last: everybody hands over to it.
+        let (recorder, recording) = Recorder::start(
+            config.state_dir.join("messages.sqlite"),
+            config.messages_mib.saturating_mul(1024 * 1024),
+            recorder_stop,
+        );
+        let recorder = Arc::new(recorder);
+        let recording = Part { stopper: recorder_stopper, tasks: vec![tokio::spawn(recording)] };
+
         // Channels, and the door they make.
         let mib = usize::try_from(config.response_cache_mib).unwrap_or(usize::MAX);
         let cache = Arc::new(Cache::of(mib.saturating_mul(1024 * 1024)));
@@ -221,6 +233,7 @@ impl Server {
             defaults,
             Arc::clone(&shared),
             Arc::clone(&cache),
+            Arc::clone(&recorder),
             progress.clone(),
             inner_stop.clone(),
         )));
@@ -243,6 +256,7 @@ impl Server {
             log_in_attempts: Attempts::default(),
             shared: Arc::clone(&shared),
             cache,
+            recorder: Arc::clone(&recorder),
             client_certificates: config.client_certificates,
             return_tracebacks: config.return_tracebacks,
         });
@@ -253,6 +267,7 @@ impl Server {
             outgoing,
             tables,
             worlds,
+            recorder,
             progress: progress.clone(),
             timeout: defaults.timeout,
         };
@@ -276,7 +291,7 @@ impl Server {
         heard.store(true, Ordering::Relaxed);
         let serving = tokio::spawn(listen::serve(http_socket, door, DRAIN, doors_stop));
         let doors = Part { stopper: doors_stopper, tasks: vec![serving] };
-        Ok(Self { workers, doors, inner, workers_stopper, stopping })
+        Ok(Self { workers, doors, inner, recording, workers_stopper, stopping })
     }
 
     /// Serves until told to stop, then ends in order: no new requests, requests under way, workers, the rest.
@@ -289,6 +304,7 @@ impl Server {
             log::error!(waited_ms = WORKERS_END.as_millis(); "workers have not ended");
         }
         self.inner.end().await;
+        self.recording.end().await;
     }
 }
 

@@ -12,6 +12,7 @@ use arapi::arwadm::{
 };
 use arapi::error::ErrorCode;
 use arapi::logs::LogQuery;
+use arapi::messages::{MessagePage, MessageQuery};
 use arapi::objects::Permission;
 use arapi::{Kind, ObjectName, Spec};
 use arbase::http::{Answer, ApiError, Body, current_cid};
@@ -392,6 +393,15 @@ pub(crate) async fn access_check(
 ) -> Answer<AccessAnswer> {
     let answered = app.arsrv().access(&parse_query(query)?).await;
     answered.map(Json).map_err(|err| passed_on("look who may invoke what", &err))
+}
+
+pub(crate) async fn channel_messages(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    query: Result<Query<MessageQuery>, axum::extract::rejection::QueryRejection>,
+) -> Answer<MessagePage> {
+    let answered = app.arsrv().messages(&name, &parse_query(query)?).await;
+    answered.map(Json).map_err(|err| passed_on("read what a channel has kept", &err))
 }
 
 pub(crate) async fn outgoing_ping(

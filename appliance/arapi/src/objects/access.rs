@@ -25,7 +25,7 @@ pub enum Permission {
     Configure,
     /// Users, roles, tokens.
     Access,
-    /// Read the audit log.
+    /// Read the audit log, and what channels keep of requests and answers.
     Audit,
     /// The operating system: updates, network, name and time, power, reset, support.
     System,

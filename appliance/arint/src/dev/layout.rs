@@ -193,7 +193,6 @@ impl Layout {
         let user_conf = self.data_dir.join("pickup/incoming/user-conf");
         set(&mut arwadm, "pickup_user_conf_dir", user_conf.display().to_string());
         let mut arldb = common("arldb");
-        arldb.remove("state_dir");
         set(&mut arldb, "listen", self.channels_addr.to_string());
         vec![
             ("arclst", arclst),

@@ -14,5 +14,7 @@ mod faults;
 mod fixture;
 mod limits;
 mod malformed;
+mod multiplexed;
 mod passing;
 mod stopping;
+mod tls;

@@ -86,11 +86,6 @@ async fn what_the_balancer_does_not_take_is_refused_with_its_status() {
             501,
             "the only transfer coding taken here is `chunked`, once",
         ),
-        (
-            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-            505,
-            "HTTP/2 is not spoken on this port; use HTTP/1.1",
-        ),
     ];
     for (bytes, status, sentence) in cases {
         let answer = refused(&fixture, bytes.as_bytes()).await;

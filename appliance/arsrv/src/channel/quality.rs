@@ -8,8 +8,10 @@ use arapi::objects::{ChannelSpec, ContentEncoding, Object};
 
 use super::schema::Schema;
 use super::table::Channel;
+use crate::audit;
 use crate::http::cache::Keeping;
 use crate::http::cors;
+use crate::security::Gate;
 use crate::world::World;
 
 /// The qualities of one channel.
@@ -21,6 +23,8 @@ pub struct Quality {
     pub keeps: Option<Keeping>,
     /// Which pages may call it.
     pub cors: Option<cors::Rules>,
+    /// What is kept of requests and answers.
+    pub audit: Option<Arc<audit::Rules>>,
     /// What requests and answers have to satisfy.
     pub schemas: Schemas,
 }
@@ -67,17 +71,20 @@ impl Quality {
         object: &Object,
         spec: &ChannelSpec,
         world: &World,
+        gate: &Gate,
         before: Option<&Channel>,
     ) -> Result<Option<Box<Self>>, String> {
         let quality = Self {
             packs: spec.content_encoding == Some(ContentEncoding::Gzip),
             keeps: Keeping::of(&object.name, object.revision, spec, world),
             cors: cors::Rules::of(spec),
+            audit: audit::Rules::of(spec, gate),
             schemas: Schemas::of(spec, before)?,
         };
         let has_any = quality.packs
             || quality.keeps.is_some()
             || quality.cors.is_some()
+            || quality.audit.is_some()
             || quality.schemas.request.is_some()
             || quality.schemas.response.is_some();
         Ok(has_any.then(|| Box::new(quality)))

@@ -10,6 +10,7 @@ use arbase::Stop;
 use tokio::sync::watch;
 
 use super::table::{Defaults, Table};
+use crate::audit::Recorder;
 use crate::http::cache::Cache;
 use crate::security::{Secrets, Shared};
 use crate::world::{Progress, World};
@@ -28,6 +29,7 @@ pub async fn run(
     defaults: Defaults,
     shared: Arc<Shared>,
     cache: Arc<Cache>,
+    recorder: Arc<Recorder>,
     progress: Progress,
     stop: Stop,
 ) {
@@ -41,6 +43,11 @@ pub async fn run(
         log_changes(&before, &table);
         tables.send_replace(Arc::clone(&table));
         cache.leave(table.all().filter_map(|channel| channel.quality.as_ref()?.keeps.as_ref()));
+        let audited = table.all().filter(|channel| channel.spec.audit.is_some());
+        // Before anything was heard nobody knows which channels there are.
+        if table.revision > 0 {
+            recorder.leave(audited.map(|channel| channel.name.clone()).collect()).await;
+        }
         progress.report(RECONCILER, world.revision);
         tokio::select! {
             () = stop.wait() => return,

@@ -154,12 +154,13 @@ impl Table {
             let name = &object.name;
             let known = before.all.get(name);
             let counts = known.map(|channel| Arc::clone(&channel.counts));
-            let quality = Quality::of(object, spec, world, known.map(|channel| &**channel));
+            let gate = Gate::of(spec, world, &keys);
+            let quality = Quality::of(object, spec, world, &gate, known.map(|channel| &**channel));
             let mut channel = Channel {
                 name: name.clone(),
                 service: spec.service.as_str().into(),
                 standing: standing(spec, world),
-                gate: Gate::of(spec, world, &keys),
+                gate,
                 granted: spec.use_rbac.then(|| grants.of_channel(name, spec.service.as_str())),
                 limit: limits.of(Kind::Channel, name).cloned(),
                 service_limit: limits.of(Kind::Service, &spec.service).cloned(),

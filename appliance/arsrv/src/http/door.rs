@@ -22,6 +22,7 @@ use super::checked;
 use super::gzip::{self, Coding};
 use super::listen::Peer;
 use super::{cors, document};
+use crate::audit::{self, Recorder};
 use crate::call::{Call, Failure, Invoker, Outcome};
 use crate::channel::table::{Channel, Found, Table};
 use crate::channel::{Quality, path};
@@ -62,6 +63,8 @@ pub struct Door {
     pub shared: Arc<Shared>,
     /// Answers that are kept.
     pub cache: Arc<Cache>,
+    /// Takes what channels keep of requests and answers.
+    pub recorder: Arc<Recorder>,
     /// Whether the header with a client's certificate is believed.
     pub client_certificates: bool,
 }
@@ -69,6 +72,31 @@ pub struct Door {
 impl std::fmt::Debug for Door {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Door")
+    }
+}
+
+/// What a request leaves behind on its way.
+struct Trail {
+    ticket: Ticket,
+    audited: Option<Audited>,
+}
+
+/// What is kept of a request where its channel keeps any of it.
+struct Audited {
+    started: (SystemTime, Instant),
+    caller: Option<ObjectName>,
+    body: Option<bytes::Bytes>,
+}
+
+impl Trail {
+    fn begin(quality: Option<&Quality>) -> Self {
+        let now = SystemTime::now();
+        let audited = quality.and_then(|quality| quality.audit.as_ref()).map(|_| Audited {
+            started: (now, Instant::now()),
+            caller: None,
+            body: None,
+        });
+        Self { ticket: Ticket::new(None, now), audited }
     }
 }
 
@@ -127,17 +155,57 @@ impl Door {
         };
         let channel = found.channel;
         channel.counts.calls.fetch_add(1, Ordering::Relaxed);
-        let mut ticket = Ticket::new(None, SystemTime::now());
-        let going = self.of_channel(parts, body, cid, peer, &found, method, &path, &mut ticket);
+        let mut trail = Trail::begin(channel.quality.as_deref());
+        let going = self.of_channel(parts, body, cid, peer, &found, method, &path, &mut trail);
         let mut answer = going.await;
         if let Some(quality) = &channel.quality {
-            answer = Box::pin(finish(quality, method, parts, cid, answer)).await;
+            let finishing = self.finish(channel, quality, method, parts, cid, peer, &trail, answer);
+            answer = Box::pin(finishing).await;
         }
-        if let Some(standing) = ticket.tightest {
+        if let Some(standing) = trail.ticket.tightest {
             standing.put(answer.headers_mut());
         }
         if answer.status().is_server_error() {
             channel.counts.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// What is done to every answer of a channel that does more than invoke its service.
+    async fn finish(
+        &self,
+        channel: &Channel,
+        quality: &Quality,
+        method: HttpMethod,
+        parts: &Parts,
+        cid: &Cid,
+        peer: &Peer,
+        trail: &Trail,
+        mut answer: Answer,
+    ) -> Answer {
+        if quality.keeps.is_some() {
+            answer = cache::unless_known(method, &parts.headers, answer);
+        }
+        if let Some(rules) = &quality.cors {
+            rules.put(&parts.headers, answer.headers_mut());
+        }
+        if let (Some(rules), Some(audited)) = (&quality.audit, &trail.audited) {
+            let exchange = audit::Exchange {
+                channel: &channel.name,
+                cid,
+                parts,
+                remote: document::remote(&parts.headers, peer),
+                caller: audited.caller.as_ref(),
+                body: audited.body.clone(),
+                started: audited.started,
+                status: answer.status().as_u16(),
+                headers: answer.headers(),
+                answer: answer.body().whole(),
+            };
+            self.recorder.note(rules, exchange);
+        }
+        if quality.packs {
+            answer = gzip::pack(answer, gzip::is_wanted(&parts.headers), cid).await;
         }
         answer
     }
@@ -151,9 +219,10 @@ impl Door {
         found: &Found<'_>,
         method: HttpMethod,
         path: &[u8],
-        ticket: &mut Ticket,
+        trail: &mut Trail,
     ) -> Answer {
         let channel = found.channel;
+        let ticket = &mut trail.ticket;
         let format = channel.spec.data_format;
         if !channel.gate.is_open() || channel.may_be_limited() {
             ticket.addr = limits::address(document::remote(&parts.headers, peer));
@@ -171,6 +240,9 @@ impl Door {
             Err(refusal) => return refused(channel, cid, peer, &parts.headers, &refusal),
         };
         let passed = passed.as_deref();
+        if let Some(audited) = &mut trail.audited {
+            audited.caller = passed.map(|passed| passed.name.clone());
+        }
         if let Some(granted) = &channel.granted {
             let caller = passed.map(|passed| &passed.name);
             if caller.and_then(|caller| granted.find(caller, method)).is_none() {
@@ -222,6 +294,9 @@ impl Door {
             Ok(whole) => whole.into_parts(),
             Err(err) => return body_refused(format, cid, &err),
         };
+        if let Some(audited) = &mut trail.audited {
+            audited.body = Some(body.clone());
+        }
         if format == DataFormat::Json && !body.is_empty() {
             let check = if body.len() <= JSON_AT_ONCE {
                 check_json(&body)
@@ -273,26 +348,6 @@ impl Door {
     }
 }
 
-/// What is done to every answer of a channel.
-async fn finish(
-    quality: &Quality,
-    method: HttpMethod,
-    parts: &Parts,
-    cid: &Cid,
-    mut answer: Answer,
-) -> Answer {
-    if quality.keeps.is_some() {
-        answer = cache::unless_known(method, &parts.headers, answer);
-    }
-    if let Some(rules) = &quality.cors {
-        rules.put(&parts.headers, answer.headers_mut());
-    }
-    if quality.packs {
-        answer = gzip::pack(answer, gzip::is_wanted(&parts.headers), cid).await;
-    }
-    answer
-}
-
 fn call_of(
     parts: &Parts,
     cid: &Cid,
@@ -316,6 +371,7 @@ fn call_of(
         environ: bytes::Bytes::new(),
         body,
         deadline,
+        priority: channel.spec.priority,
         is_idempotent: is_idempotent(method),
     }
 }

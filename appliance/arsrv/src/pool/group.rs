@@ -1,15 +1,21 @@
 //! The workers that run the services of one group, and the calls that wait for a place in them.
 //!
-//! A call takes the worker with the fewest calls that has room.  Where none has, it waits in order of arrival.
+//! A call takes the worker with the fewest calls that has room.  Where none has, it waits: interactive calls before
+//! batch ones, each in order of arrival.  Batch calls leave a quarter of every worker free, so that an interactive one
+//! seldom waits for them at all; and now and then one of them goes first, so that they get on.
 //!
 //! **Invariant:** the group's lock is never held while a worker's is taken.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arapi::objects::Priority;
 use tokio::sync::oneshot;
 
 use crate::worker::{Seat, State, Worker};
+
+/// After so many interactive calls that went before it, a batch call goes first.
+const MOST_FIRST: u32 = 8;
 
 /// What a call takes of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +46,15 @@ pub(crate) struct Held {
 }
 
 impl Room {
+    /// What of it calls of a priority may fill.
+    fn for_priority(self, priority: Priority) -> Self {
+        let share = |all: usize| (all - all.div_ceil(4)).max(1);
+        match priority {
+            Priority::Interactive => self,
+            Priority::Batch => Self { calls: share(self.calls), threads: share(self.threads) },
+        }
+    }
+
     fn is_enough(self, held: Held, load: Load) -> bool {
         match load {
             Load::Nested => true,
@@ -72,7 +87,24 @@ pub(crate) struct Group {
 #[derive(Default)]
 struct Crew {
     members: Vec<Member>,
-    waiting: VecDeque<Waiting>,
+    interactive: VecDeque<Waiting>,
+    batch: VecDeque<Waiting>,
+    /// Interactive calls that got places while batch ones waited, since the last of those did.
+    went_first: u32,
+}
+
+impl Crew {
+    fn waiting(&mut self, priority: Priority) -> &mut VecDeque<Waiting> {
+        match priority {
+            Priority::Interactive => &mut self.interactive,
+            Priority::Batch => &mut self.batch,
+        }
+    }
+
+    /// Whether a new call has to wait behind others.
+    fn has_before(&self, priority: Priority) -> bool {
+        !self.interactive.is_empty() || (priority == Priority::Batch && !self.batch.is_empty())
+    }
 }
 
 struct Member {
@@ -122,33 +154,38 @@ impl Group {
     }
 
     /// A place now, or what will bring one.
-    pub(crate) fn place(self: &Arc<Self>, load: Load) -> Result<Place, oneshot::Receiver<Place>> {
+    pub(crate) fn place(
+        self: &Arc<Self>,
+        load: Load,
+        priority: Priority,
+    ) -> Result<Place, oneshot::Receiver<Place>> {
         let mut crew = self.crew();
         // Those that wait already come first, but for what they themselves wait for.
-        if (crew.waiting.is_empty() || load == Load::Nested)
-            && let Some(place) = self.take(&mut crew, load)
+        if (load == Load::Nested || !crew.has_before(priority))
+            && let Some(place) = self.take(&mut crew, load, priority)
         {
             return Ok(place);
         }
-        if crew.waiting.len() >= 64 {
+        let waiting = crew.waiting(priority);
+        if waiting.len() >= 64 {
             // Callers that went away leave their entries behind.
-            let open = crew.waiting.iter().filter(|waiting| !waiting.give.is_closed()).count();
-            if open * 2 < crew.waiting.len() {
-                crew.waiting.retain(|waiting| !waiting.give.is_closed());
+            let open = waiting.iter().filter(|waiting| !waiting.give.is_closed()).count();
+            if open * 2 < waiting.len() {
+                waiting.retain(|waiting| !waiting.give.is_closed());
             }
         }
         let (give, given) = oneshot::channel();
-        crew.waiting.push_back(Waiting { load, give });
+        waiting.push_back(Waiting { load, give });
         Err(given)
     }
 
-    fn take(self: &Arc<Self>, crew: &mut Crew, load: Load) -> Option<Place> {
+    fn take(self: &Arc<Self>, crew: &mut Crew, load: Load, priority: Priority) -> Option<Place> {
         // One that has just died may not have left yet.
         let held = crew
             .members
             .iter()
             .map(|member| (member.worker.state() == State::Ready).then_some(member.held));
-        let at = choose(held, self.room, load)?;
+        let at = choose(held, self.room.for_priority(priority), load)?;
         let member = crew.members.get_mut(at)?;
         member.held.calls += 1;
         if load != Load::Coroutine {
@@ -175,26 +212,46 @@ impl Group {
         }
     }
 
-    /// Gives places to those that wait, in order, as long as there are any.
+    /// Gives places to those that wait, as long as there are any.
     fn serve(self: &Arc<Self>, crew: &mut Crew) {
-        while let Some(first) = crew.waiting.front() {
-            if first.give.is_closed() {
-                crew.waiting.pop_front();
-                continue;
+        loop {
+            for priority in [Priority::Interactive, Priority::Batch] {
+                let waiting = crew.waiting(priority);
+                while waiting.front().is_some_and(|first| first.give.is_closed()) {
+                    waiting.pop_front();
+                }
             }
-            let load = first.load;
-            let Some(place) = self.take(crew, load) else {
-                return;
+            let order = match crew.went_first >= MOST_FIRST && !crew.batch.is_empty() {
+                true => [Priority::Batch, Priority::Interactive],
+                false => [Priority::Interactive, Priority::Batch],
             };
-            let Some(first) = crew.waiting.pop_front() else {
+            if !order.into_iter().any(|priority| self.serve_one(crew, priority)) {
                 return;
-            };
-            if let Err(mut back) = first.give.send(place) {
-                // It went away this very moment.  Dropping the place would take the lock again.
-                back.is_void = true;
-                Self::free(crew, &back.worker, load);
             }
         }
+    }
+
+    /// Gives a place to the first that waits with this priority; says whether there was one, and somebody to take it.
+    fn serve_one(self: &Arc<Self>, crew: &mut Crew, priority: Priority) -> bool {
+        let Some(load) = crew.waiting(priority).front().map(|first| first.load) else {
+            return false;
+        };
+        let Some(place) = self.take(crew, load, priority) else {
+            return false;
+        };
+        let Some(first) = crew.waiting(priority).pop_front() else {
+            return false;
+        };
+        crew.went_first = match priority {
+            Priority::Interactive if !crew.batch.is_empty() => crew.went_first + 1,
+            Priority::Interactive | Priority::Batch => 0,
+        };
+        if let Err(mut back) = first.give.send(place) {
+            // It went away this very moment.  Dropping the place would take the lock again.
+            back.is_void = true;
+            Self::free(crew, &back.worker, load);
+        }
+        true
     }
 
     /// Adds a worker that is ready.
@@ -247,6 +304,15 @@ mod tests {
         let crew = [None, held(2, 0), held(1, 1), held(1, 0)];
         assert_eq!(choose(crew.into_iter(), ROOM, Load::Thread), Some(2));
         assert_eq!(choose([].into_iter(), ROOM, Load::Thread), None);
+    }
+
+    #[test]
+    fn batch_calls_leave_a_quarter_of_every_worker_free() {
+        let room = Room { calls: 8, threads: 4 }.for_priority(Priority::Batch);
+        assert_eq!(room, Room { calls: 6, threads: 3 });
+        assert_eq!(choose([held(3, 3)].into_iter(), room, Load::Thread), None);
+        let least = Room { calls: 1, threads: 1 };
+        assert_eq!(least.for_priority(Priority::Batch), least);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arapi::names::Cid;
+use arapi::objects::Priority;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -171,6 +172,7 @@ impl Inner {
             environ: if environ.is_null() { Bytes::new() } else { environ.to_string().into() },
             body,
             deadline: Instant::now() + LIMIT,
+            priority: Priority::Batch,
             is_idempotent: false,
         };
         let (response, exception) = match self.call(call, 0).await {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arapi::names::Cid;
+use arapi::objects::Priority;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -107,6 +108,7 @@ impl Inner {
             environ,
             body,
             deadline,
+            priority: Priority::Interactive,
             is_idempotent: false,
         };
         // Boxed: a service that invokes leads back here.

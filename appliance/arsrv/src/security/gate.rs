@@ -357,6 +357,14 @@ impl Gate {
         self.keys.push(Arc::clone(key));
     }
 
+    /// The headers in which callers send keys.
+    pub fn secret_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.keys.iter().filter_map(|key| match &key.lock {
+            Lock::ApiKey(header, _) => Some(header),
+            _ => None,
+        })
+    }
+
     /// Whether everybody passes.
     pub fn is_open(&self) -> bool {
         self.is_open

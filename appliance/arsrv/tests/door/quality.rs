@@ -1,10 +1,12 @@
 //! What channels do beside invoking their service: packing, keeping, checking.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use arapi::messages::{Direction, MessagePage, MessageQuery};
 use arapi::names::Kind;
 use arsrv::call::{Call, Outcome, Reply};
 use bytes::Bytes;
@@ -564,4 +566,154 @@ async fn a_channel_whose_schema_is_none_does_not_serve_and_says_why() {
     let spec = json!({"url_path": "/in", "service": "echo", "data_format": "json", "request_schema": {"type": "string"}});
     stage.put(Kind::Channel, "in", spec).await;
     assert_eq!(stage.post("/in", "\"a\"").await.status, 200);
+}
+
+// Audit.
+
+#[tokio::test]
+async fn requests_and_answers_are_kept_without_what_is_masked() {
+    let stage = Setting::new()
+        .service("echo", echo)
+        .object(Kind::Security, "key", json!({"type": "api_key", "header": "X-Our-Key", "key": {"secret": "k"}}))
+        .secret("k", "s3cret")
+        .channel(
+            "kept",
+            "/kept",
+            "echo",
+            json!({"security": ["key"], "data_format": "json", "content_encoding": "gzip", "audit": {
+                "max_bytes_per_message": 30, "masked_fields": ["pin"], "masked_headers": ["X-Session"],
+            }}),
+        )
+        .start()
+        .await;
+    let request = Request::post("/kept?pin=1234&a=1")
+        .header("x-our-key", "s3cret")
+        .header("x-session", "s3cret")
+        .header("cookie", "s3cret")
+        .header("x-plain", "shown")
+        .header("accept-encoding", "gzip")
+        .header("x-forwarded-for", "192.0.2.7");
+    let body = json!({"pin": "s3cret", "text": "x".repeat(300)}).to_string();
+    let got = stage.send_body(request, body.clone()).await;
+    assert_eq!(got.status, 200);
+    let page = stage.control().messages("kept", &MessageQuery::default()).await.unwrap();
+    let text = serde_json::to_string(&page).unwrap();
+    assert!(!text.contains("s3cret") && !text.contains("1234"), "{text}");
+    let [sent, received] = page.messages.as_slice() else { panic!("{page:?}") };
+    assert_eq!((sent.direction, received.direction), (Direction::Sent, Direction::Received));
+    assert_eq!((sent.status, received.status), (Some(200), None));
+    for message in [sent, received] {
+        assert_eq!((message.cid.as_str(), message.path.as_str()), (got.cid(), "/kept?pin=***&a=1"));
+        assert_eq!(message.body.as_deref(), Some("{\"pin\":\"***\",\"text\":\"xxxxxxxxx"));
+        assert_eq!(
+            (message.bytes, message.is_truncated),
+            (u64::try_from(body.len()).unwrap(), true)
+        );
+        assert_eq!(
+            (message.caller.as_deref(), message.remote.as_str()),
+            (Some("key"), "192.0.2.7")
+        );
+    }
+    let header = |name: &str| {
+        received.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    };
+    assert_eq!(
+        (header("x-plain"), header("x-our-key"), header("cookie")),
+        (Some("shown"), Some("***"), Some("***"))
+    );
+    // Who was refused is kept as well, and the file has nothing in it either.
+    assert_eq!(stage.send(Request::post("/kept").header("x-our-key", "wr0ng")).await.status, 401);
+    let page = stage.control().messages("kept", &MessageQuery::default()).await.unwrap();
+    assert_eq!((page.messages[0].status, page.messages[1].body.as_deref()), (Some(401), None));
+    for name in ["messages.sqlite", "messages.sqlite-wal"] {
+        let bytes = std::fs::read(stage.dir.path().join("arsrv").join(name)).unwrap();
+        for secret in [b"s3cret".as_slice(), b"wr0ng"] {
+            assert!(!bytes.windows(secret.len()).any(|part| part == secret), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn so_many_messages_are_kept_as_the_channel_says_and_found_by_what_they_are() {
+    let channel = |audit: Value| json!({"url_path": "/a", "service": "echo", "audit": audit});
+    let setting = Setting::new()
+        .service("echo", echo)
+        .channel("a", "/a", "echo", json!({"audit": {"max_len_messages": 3}}))
+        .channel("b", "/b", "echo", json!({"audit": {"is_sent_active": false}}))
+        .channel("c", "/c", "echo", json!({}));
+    let stage = setting.start().await;
+    let control = stage.control();
+    let of = async |name: &str, query: MessageQuery| control.messages(name, &query).await.unwrap();
+    let mut cids = Vec::new();
+    for number in 0..5 {
+        cids.push(stage.post("/a", format!("m{number}")).await.cid().to_owned());
+    }
+    let bodies = |page: &MessagePage| -> Vec<String> {
+        page.messages.iter().map(|message| message.body.clone().unwrap()).collect()
+    };
+    let page = of("a", MessageQuery::default()).await;
+    assert_eq!(bodies(&page), ["m4", "m4", "m3", "m3", "m2", "m2"]);
+    let sent =
+        MessageQuery { direction: Some(Direction::Sent), most: Some(2), ..MessageQuery::default() };
+    let page = of("a", sent.clone()).await;
+    assert_eq!(bodies(&page), ["m4", "m3"]);
+    let page = of("a", MessageQuery { before: page.next, ..sent }).await;
+    assert_eq!((bodies(&page), page.next), (vec!["m2".to_owned()], None));
+    let page =
+        of("a", MessageQuery { cid: Some(cids[3].clone()), ..MessageQuery::default() }).await;
+    assert_eq!(bodies(&page), ["m3", "m3"]);
+    stage.send_body(Request::post("/b"), vec![0xff, 0]).await;
+    let page = of("b", MessageQuery::default()).await;
+    assert_eq!((page.messages.len(), page.messages[0].body_base64.as_deref()), (1, Some("/wA=")));
+    // A restart loses nothing.
+    let Stage { core, store, dir } = stage;
+    core.stop().await;
+    let config = arsrv::Config::default();
+    let stage = Stage {
+        core: super::Core::start(dir.path().to_owned(), config, HashMap::new()).await,
+        store,
+        dir,
+    };
+    stage.control().wait_for(1).await.unwrap();
+    assert_eq!(
+        stage.control().messages("a", &MessageQuery::default()).await.unwrap().messages.len(),
+        6
+    );
+    // A channel without `audit` keeps nothing, not what it had either.
+    for (name, sentence) in [
+        ("c", "channel `c` keeps nothing of requests and answers; give it an `audit`"),
+        ("none", "there is no channel `none`"),
+    ] {
+        let err = stage.control().messages(name, &MessageQuery::default()).await.unwrap_err();
+        assert!(err.to_string().contains(sentence), "{err}");
+    }
+    stage.put(Kind::Channel, "a", json!({"url_path": "/a", "service": "echo"})).await;
+    stage.put(Kind::Channel, "a", channel(json!({}))).await;
+    assert_eq!(
+        stage.control().messages("a", &MessageQuery::default()).await.unwrap(),
+        MessagePage::default()
+    );
+    assert_eq!(
+        stage.control().messages("b", &MessageQuery::default()).await.unwrap().messages.len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn all_messages_together_take_no_more_room_than_they_may() {
+    let mut setting = Setting::new().service("echo", echo).channel(
+        "a",
+        "/a",
+        "echo",
+        json!({"audit": {"max_len_messages": 10_000, "max_bytes_per_message": 100_000}}),
+    );
+    setting.config.messages_mib = 1;
+    let stage = setting.start().await;
+    for number in 0..20 {
+        let body = format!("{number:03}{}", "x".repeat(90_000));
+        assert_eq!(stage.post("/a", body).await.status, 200);
+    }
+    let page = stage.control().messages("a", &MessageQuery::default()).await.unwrap();
+    assert!((4..12).contains(&page.messages.len()), "{}", page.messages.len());
+    assert!(page.messages[0].body.as_ref().unwrap().starts_with("019"));
 }

@@ -1,5 +1,7 @@
 //! Calls and their answers, limits and queues.
 
+use arapi::objects::Priority;
+
 use super::*;
 
 const SERVICES: &str = r#"
@@ -205,6 +207,63 @@ async fn a_full_queue_and_a_wait_in_it_that_is_too_long_are_503_with_retry_after
         turned_away.message,
         "service `my.sleep` cannot be called now: 3 calls wait for a worker already, which is as many as may"
     );
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interactive_calls_go_before_batch_calls_which_get_on_all_the_same() {
+    let bench = Bench::start_with(&[("my", SERVICES)], |config| {
+        config.workers = 1;
+        config.worker_threads = 1;
+        config.worker_in_flight = 1;
+    })
+    .await;
+    let order = Mutex::new(String::new());
+    let run = async |priority: Priority, letter: char| {
+        let call = bench.call("my.sleep").body("0.01").priority(priority);
+        assert_eq!(call.text().await, "slept");
+        order.lock().unwrap().push(letter);
+    };
+    let behind = async {
+        let is_full =
+            |status: &PoolStatus| status.workers.iter().any(|worker| worker.in_flight == 1);
+        bench.until("a full worker", is_full).await;
+        let batch = (0..2).map(|_| run(Priority::Batch, 'b'));
+        let interactive = (0..12).map(|_| run(Priority::Interactive, 'i'));
+        // In this order they are begun, and so wait.
+        let (batch, interactive) =
+            (futures_util::future::join_all(batch), futures_util::future::join_all(interactive));
+        tokio::join!(batch, interactive)
+    };
+    tokio::join!(bench.call("my.sleep").body("0.7").text(), behind);
+    assert_eq!(*order.lock().unwrap(), "iiiiiiiibiiiib");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn batch_calls_leave_room_for_interactive_ones_in_workers_and_in_the_queue() {
+    let bench = Bench::start_with(&[("my", SERVICES)], |config| {
+        config.workers = 1;
+        config.worker_threads = 4;
+        config.worker_in_flight = 4;
+        config.queue = 4;
+    })
+    .await;
+    let batch = |body: &str| bench.call("my.sleep").body(body.to_owned()).priority(Priority::Batch);
+    let long = futures_util::future::join_all((0..4).map(|_| batch("1.0").text()));
+    let behind = async {
+        let is_busy =
+            |status: &PoolStatus| status.workers.iter().any(|worker| worker.in_flight == 2);
+        bench.until("a busy worker", is_busy).await;
+        // Two wait, which is half of the queue.
+        let refused = batch("0").failure().await;
+        let started = Instant::now();
+        assert_eq!(bench.call("my.sleep").body("0").text().await, "slept");
+        (refused, started.elapsed())
+    };
+    let (done, (refused, took)) = tokio::join!(long, behind);
+    assert_eq!((done.len(), took < Duration::from_millis(700)), (4, true), "{took:?}");
+    assert_eq!((refused.status, refused.kind.as_str()), (503, "busy"));
     bench.stop().await;
 }
 

@@ -202,6 +202,7 @@ impl Bench {
             environ: Bytes::new(),
             body: Bytes::new(),
             deadline: Instant::now() + Duration::from_secs(30),
+            priority: arapi::objects::Priority::Interactive,
             is_idempotent: false,
         };
         CallBuilder { pool: &self.pool, call }
@@ -254,6 +255,7 @@ impl Load {
                         environ: Bytes::new(),
                         body: body.clone().into(),
                         deadline: Instant::now() + Duration::from_secs(30),
+                        priority: arapi::objects::Priority::Interactive,
                         is_idempotent: number % 2 == 0,
                     };
                     let started = Instant::now();
@@ -312,6 +314,11 @@ impl CallBuilder<'_> {
     pub(crate) fn get(mut self) -> Self {
         self.call.method = Some("GET");
         self.call.is_idempotent = true;
+        self
+    }
+
+    pub(crate) fn priority(mut self, priority: arapi::objects::Priority) -> Self {
+        self.call.priority = priority;
         self
     }
 
