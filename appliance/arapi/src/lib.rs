@@ -16,6 +16,7 @@ pub mod arsrv;
 pub mod arwadm;
 pub mod client;
 pub mod error;
+pub mod ini;
 pub mod limits;
 pub mod logs;
 pub mod messages;

@@ -14,7 +14,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the answer is no (`diff` found differences, `status` found the box not well, `system probes` found one that fails).";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the answer is no (`diff` found differences, `status` found the box not well, `system probes` found one that fails, `import-enmasse` did not take everything).";
 
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
@@ -108,6 +108,8 @@ pub(crate) enum Command {
         #[arg(short, long, value_name = "FILE", conflicts_with_all = ["kind", "names"])]
         file: Vec<PathBuf>,
     },
+    /// Take over an installation of Zato: exports of its command enmasse, and ini files of user config
+    ImportEnmasse(ImportEnmasse),
     /// Show what became of an object
     History {
         /// The kind
@@ -257,6 +259,23 @@ pub(crate) struct Files {
     /// A file of YAML documents, a folder of such files, or `-` for stdin
     #[arg(short, long, required = true, value_name = "FILE")]
     pub(crate) file: Vec<PathBuf>,
+}
+
+/// What is taken over, and how.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ImportEnmasse {
+    /// Exports in YAML or JSON (`-`: stdin), and ini files, whose names without `.ini` are those of the user configs
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Say what would happen, change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// A file of lines NAME=value, for what the exports name as Zato_Enmasse_Env.NAME; before the environment
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+    /// Where to keep what is not taken; default: the first export's name with .not-taken.yaml, in this folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) not_taken: Option<PathBuf>,
 }
 
 /// Which entries of the audit log.

@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::out::{self, Table, moment};
 use crate::pin::{Pinned, Trust, parse_fingerprint};
 use crate::yaml::{self, Document};
-use crate::{messages, network, people, prompt, services, system, update, watch};
+use crate::{enmasse, messages, network, people, prompt, services, system, update, watch};
 
 /// Where the box is if nothing says otherwise.
 const DEFAULT_SERVER: &str = "https://127.0.0.1:8183";
@@ -134,6 +134,7 @@ async fn on_box(api: &Api, command: Command, json: bool) -> Result<(), Failure> 
         Command::Delete { kind, names, file } => {
             delete(api, kind.as_deref(), &names, &file, json).await
         }
+        Command::ImportEnmasse(args) => enmasse::command::import(api, &args, json).await,
         Command::History { kind, name, most } => {
             history(api, parse_kind(&kind)?, &name, most, json).await
         }

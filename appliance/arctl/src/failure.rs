@@ -60,6 +60,8 @@ pub(crate) enum Failure {
     Usage(String),
     #[error(transparent)]
     Yaml(#[from] crate::yaml::YamlError),
+    #[error(transparent)]
+    Export(#[from] crate::enmasse::ExportError),
     #[error("{0}")]
     Failed(String),
     #[error("the answer is no")]
@@ -101,7 +103,11 @@ impl Failure {
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::BadServer { .. } | Self::Yaml(_) | Self::Config { .. } => USAGE,
+            Self::Usage(_)
+            | Self::BadServer { .. }
+            | Self::Yaml(_)
+            | Self::Export(_)
+            | Self::Config { .. } => USAGE,
             Self::No => NO,
             Self::NobodyReads => 0,
             _ => FAILED,

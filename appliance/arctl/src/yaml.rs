@@ -165,9 +165,19 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// Reads the objects of a text; `file` is for the messages.
-pub fn read(file: &str, text: &str) -> Result<Vec<Document>, YamlError> {
-    let fault = |line: u64, fault: String| YamlError::Form { file: file.to_owned(), line, fault };
+/// A YAML document with the line of everything in it by its path.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    /// What it says.
+    pub(crate) value: Value,
+    /// The lines, counted from 1, by paths such as `spec.retry[0]`.
+    pub(crate) lines: BTreeMap<String, u64>,
+    /// Where it begins.
+    pub(crate) line: u64,
+}
+
+/// Reads the documents of a text, whatever they say; `file` is for the messages.
+pub(crate) fn wholes(file: &str, text: &str) -> Result<Vec<Whole>, YamlError> {
     let documents: Vec<Spanned<Node>> = serde_saphyr::from_multiple(text).map_err(|err| {
         let line = err.location().map_or(1, |location| location.line());
         let told = err.without_snippet().to_string();
@@ -179,18 +189,27 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Document>, YamlError> {
             .split_once(": ")
             .filter(|(place, _)| is_place(place))
             .map_or(told, |(_, rest)| rest);
-        fault(line, told.to_owned())
+        YamlError::Form { file: file.to_owned(), line, fault: told.to_owned() }
     })?;
-    let mut all: Vec<Document> = Vec::new();
+    let mut all = Vec::new();
     for Spanned { value, referenced, .. } in documents {
         if matches!(value, Node::Plain(Value::Null)) {
             continue;
         }
         let mut lines = BTreeMap::new();
-        let whole = value.into_value("", &mut lines);
+        let value = value.into_value("", &mut lines);
         // The first field tells better where it begins than the marker before it.
         let line = lines.values().min().copied().unwrap_or(referenced.line());
-        let document = one(file, line, whole, &lines)?;
+        all.push(Whole { value, lines, line });
+    }
+    Ok(all)
+}
+
+/// Reads the objects of a text; `file` is for the messages.
+pub fn read(file: &str, text: &str) -> Result<Vec<Document>, YamlError> {
+    let mut all: Vec<Document> = Vec::new();
+    for Whole { value, lines, line } in wholes(file, text)? {
+        let document = one(file, line, value, &lines)?;
         if let Some(first) =
             all.iter().find(|first| first.kind == document.kind && first.name == document.name)
         {

@@ -23,7 +23,6 @@ mod deploy;
 mod deployment;
 mod gate;
 mod guard;
-mod ini;
 mod listen;
 mod lockout;
 mod logs;
@@ -46,8 +45,6 @@ mod tokens;
 
 pub use audit::SCHEMA;
 pub use config::{Config, Listen, TlsMode};
-pub use ini::{IniError, parse as parse_ini};
-
 pub use openapi::document as openapi_document;
 pub use routes::{Access, ROUTES, Route};
 pub use server::{Server, StartError};

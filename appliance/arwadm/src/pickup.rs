@@ -22,9 +22,9 @@ use tokio::time::Instant;
 use crate::deploy::{self, DeployError, Wanted};
 use crate::deployment::sentence;
 use crate::gate::Caller;
+use crate::objects;
 use crate::server::App;
 use crate::tokens::sha256_hex;
-use crate::{ini, objects};
 
 /// After a finished file further ones are waited for this long.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -283,7 +283,7 @@ impl Pickup {
 
     async fn user_config(&mut self, path: &Path, name: &str, bytes: &[u8], sha256: String) {
         let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-        let sections = ini::parse(bytes).map_err(|err| format!("{name} {err}"));
+        let sections = arapi::ini::parse(bytes).map_err(|err| format!("{name} {err}"));
         let named = ObjectName::parse(stem).map_err(|err| format!("{name}: {err}"));
         let (sections, stem) = match (sections, named) {
             (Ok(sections), Ok(stem)) => (sections, stem),

@@ -93,7 +93,7 @@ fn specs_of_every_kind() {
 #[test]
 fn ini_files() {
     check!().with_type::<String>().for_each(|text| {
-        arwadm::parse_ini(text.as_bytes()).ok();
+        arapi::ini::parse(text.as_bytes()).ok();
     });
 }
 
@@ -132,4 +132,13 @@ fn username_tokens() {
 #[test]
 fn ntlm_challenges() {
     check!().for_each(arsrv::outgoing::ntlm::fuzz);
+}
+
+#[test]
+fn exports_of_zato() {
+    check!().for_each(|bytes: &[u8]| {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            arctl::enmasse::fuzz(text);
+        }
+    });
 }

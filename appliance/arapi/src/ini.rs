@@ -1,4 +1,4 @@
-//! Ini files, as they lie in the pickup folder for users' config.
+//! Ini files, as users' config is written: in the pickup folder, and in an installation that moves over.
 //!
 //! Sections in brackets, `key = value` (or `key: value`) below them, comments after `#` or `;` at the start of a line and
 //! after a blank and `#` behind a value; a value in quotes is taken as it is.  A pure function over bytes.
