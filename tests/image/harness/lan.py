@@ -72,6 +72,8 @@ class Lan:
         self._dice = random.Random(self.seed)
         self._ports: dict[str, _Port] = {}
         self._where: dict[bytes, str] = {}
+        self._servers: list[asyncio.Server] = []
+        self._writers: set[asyncio.StreamWriter] = set()
         self._pcap = (self.folder / "lan.pcap").open("wb")
         self._pcap.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
         self._loop = asyncio.new_event_loop()
@@ -89,7 +91,7 @@ class Lan:
             self._ports[name] = port
 
             async def listen() -> None:
-                await asyncio.start_unix_server(lambda r, w: self._serve(port, r, w), port.path)
+                self._servers.append(await asyncio.start_unix_server(lambda r, w: self._serve(port, r, w), port.path))
 
             self._do(listen())
         return self._ports[name].path
@@ -119,6 +121,7 @@ class Lan:
 
     async def _serve(self, port: _Port, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port.writer = writer
+        self._writers.add(writer)
         try:
             while True:
                 length = int.from_bytes(await reader.readexactly(4), "big")
@@ -169,9 +172,21 @@ class Lan:
             writer.write(len(frame).to_bytes(4, "big") + frame)
 
     def close(self) -> None:
-        """Ends the switch."""
+        """Ends the switch, and everything of it: what is left over is closed by the garbage collector, at a bad time."""
+
+        async def end() -> None:
+            for server in self._servers:
+                server.close()
+            carriers = asyncio.all_tasks() - {asyncio.current_task()}
+            for carrier in carriers:
+                carrier.cancel()
+            await asyncio.gather(*carriers, return_exceptions=True)
+            await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
+
+        self._do(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        self._loop.close()
         self._pcap.close()
 
 
@@ -222,7 +237,8 @@ class Station:
             process.kill()
             process.wait()
         self._process.kill()
-        self._process.wait()
+        # Reads what is left of its pipes and closes them.
+        self._process.communicate()
 
 
 def _station(path: str, addresses: list[str]) -> None:

@@ -265,6 +265,8 @@ async fn attempted(
     }
     let before = read_so_far(Path::new(BLOCK_DEVICES));
     let mut completed = rauc.receive_completed().await.map_err(bus)?;
+    // Whoever asks for its progress starts it anew, so that it is gone is seen by its name only.
+    let mut owner = rauc.inner().receive_owner_changed().await.map_err(bus)?;
     let begun = match rauc.install_bundle(source, args).await {
         // RAUC before 1.14 cannot be told which manifest is meant; the signature it checks itself.
         Err(err) if rauc::said(&err).contains("Unsupported key") => {
@@ -277,11 +279,10 @@ async fn attempted(
     let result = loop {
         tokio::select! {
             signal = completed.next() => {
-                let Some(signal) = signal else {
-                    return Err("RAUC has gone away; the slot that runs is untouched".to_owned());
-                };
+                let Some(signal) = signal else { return Err(rauc::GONE.to_owned()) };
                 break signal.args().map_err(bus)?.result;
             }
+            Some(None) = owner.next() => return Err(rauc::GONE.to_owned()),
             () = tokio::time::sleep(LOOK) => {}
         }
         let fetched = fetched(Path::new(BLOCK_DEVICES), &before);

@@ -100,6 +100,10 @@ fn inner<'a>(value: &'a OwnedVariant) -> &'a Variant<'a> {
     value
 }
 
+/// Said for RAUC where it ended before the installation did: it reads the mapped bundle, and what cannot be read, as where
+/// a line is lost for good, ends it.
+pub(crate) const GONE: &str = "RAUC ended in the middle";
+
 /// Known causes: words that RAUC (or what it calls) uses, and the sentence for an admin.
 const CAUSES: &[(&[&str], &str)] = &[
     (
@@ -147,6 +151,10 @@ const CAUSES: &[(&[&str], &str)] = &[
     ),
     (&["no such file"], "there is no such bundle"),
     (
+        &["rauc ended in the middle"],
+        "the installation broke off, because the bundle could not be read or the slot not be written; nothing was changed that starts, try again",
+    ),
+    (
         &["already processing", "already installing"],
         "RAUC is at work for another installation; wait for its end",
     ),
@@ -169,7 +177,10 @@ pub(crate) fn sentence(said: &str) -> String {
 /// The same for a bundle that is streamed, where what cannot be read may be lost as well as damaged.
 pub(crate) fn streamed_sentence(said: &str) -> String {
     let plain = said.to_ascii_lowercase();
-    if ["input/output error", "i/o error"].iter().any(|word| plain.contains(word)) {
+    if ["input/output error", "i/o error", "rauc ended in the middle"]
+        .iter()
+        .any(|word| plain.contains(word))
+    {
         let said = super::program::last_words(said);
         return format!(
             "the bundle could not be read: the connection broke off, or the bundle is damaged; nothing was changed that starts, try again ({said})"
@@ -195,6 +206,14 @@ mod tests {
         assert_eq!(
             streamed_sentence("Failed updating slot rootfs.1: Input/output error"),
             "the bundle could not be read: the connection broke off, or the bundle is damaged; nothing was changed that starts, try again (Failed updating slot rootfs.1: Input/output error)"
+        );
+        assert_eq!(
+            streamed_sentence(GONE),
+            "the bundle could not be read: the connection broke off, or the bundle is damaged; nothing was changed that starts, try again (RAUC ended in the middle)"
+        );
+        assert_eq!(
+            sentence(GONE),
+            "the installation broke off, because the bundle could not be read or the slot not be written; nothing was changed that starts, try again (RAUC ended in the middle)"
         );
         assert_eq!(streamed_sentence("who knows"), "RAUC refuses the bundle: who knows");
         assert_eq!(sentence("who knows"), "RAUC refuses the bundle: who knows");
