@@ -451,16 +451,27 @@ pub fn unconfirmed_starts(records: &[Record], slot: Slot) -> u32 {
     count
 }
 
+/// Whether the last start is one into the recovery system that somebody asked for.
+fn was_asked_for(records: &[Record]) -> bool {
+    let started = records.iter().rposition(|r| matches!(r.event, Event::Started { .. }));
+    let before = started.and_then(|at| records.get(at.checked_sub(1)?));
+    matches!(before.map(|r| &r.event), Some(Event::Stopping { how }) if how == "recovery")
+}
+
 /// One sentence that answers why the box does not run in the slot that was chosen last, or why it left it.
 ///
 /// Nothing if it runs where it was told to.
 pub fn why(records: &[Record], booted: Slot) -> Option<String> {
+    if booted == Slot::Recovery && was_asked_for(records) {
+        return None;
+    }
     // The newest choice; without one, the slot that was confirmed last before another one started.
     let chosen_at = records.iter().rposition(|r| matches!(&r.event, Event::Chosen { .. }));
     let (slot, version, from) = match chosen_at.and_then(|at| Some((at, &records.get(at)?.event))) {
         Some((at, Event::Chosen { slot, version, .. })) => (*slot, version.clone(), at),
         _ => records.iter().enumerate().rev().find_map(|(at, record)| match &record.event {
-            Event::Started { slot, version, .. } if *slot != booted => {
+            // From the recovery system a box comes back; that needs no reason.
+            Event::Started { slot, version, .. } if *slot != booted && *slot != Slot::Recovery => {
                 Some((*slot, version.clone(), at))
             }
             _ => None,

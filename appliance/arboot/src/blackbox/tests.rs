@@ -381,6 +381,20 @@ fn a_box_that_runs_where_it_was_told_to_has_nothing_to_explain() {
 }
 
 #[test]
+fn a_box_that_was_sent_into_recovery_and_came_back_has_nothing_to_explain() {
+    let stopping = |how: &str| Event::Stopping { how: how.to_owned() };
+    let mut events = vec![
+        started(Slot::A, None),
+        confirmed(Slot::A),
+        stopping("recovery"),
+        started(Slot::Recovery, None),
+    ];
+    assert_eq!(why(&history(&events), Slot::Recovery), None);
+    events.extend([stopping("reboot"), started(Slot::A, None)]);
+    assert_eq!(why(&history(&events), Slot::A), None);
+}
+
+#[test]
 fn a_slot_left_long_after_its_confirmation_is_explained_without_a_choice() {
     let events = [
         started(Slot::A, None),

@@ -20,9 +20,9 @@ const FILES: [&str; 6] = [
     "aros/identity",
     "aros/system.json",
     "aros/network.json",
-    "arwadm/cert.pem",
-    "arwadm/key.pem",
-    "arwadm/names",
+    "arwadm/tls/cert.pem",
+    "arwadm/tls/key.pem",
+    "arwadm/tls/names",
 ];
 /// Says, for as long as this start lasts, why the box is not itself.
 pub(crate) const NOT_ITSELF: &str = "not-itself";
@@ -82,16 +82,24 @@ fn copy(from: &Path, to: &Path) -> Result<(), ItselfError> {
     Ok(())
 }
 
-/// With its owner and mode, and those of its folder.
+/// With its owner and mode, and those of its folders.
 fn copy_one(from: &Path, to: &Path) -> io::Result<()> {
     let bytes = fs::read(from)?;
-    if let (Some(from), Some(to)) = (from.parent(), to.parent())
-        && !to.try_exists()?
-    {
-        fs::create_dir_all(to)?;
-        as_it_was(from, to)?;
+    if let (Some(from), Some(to)) = (from.parent(), to.parent()) {
+        copy_folder(from, to)?;
     }
     fs::write(to, bytes)?;
+    as_it_was(from, to)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    if to.try_exists()? {
+        return Ok(());
+    }
+    if let (Some(from), Some(to)) = (from.parent(), to.parent()) {
+        copy_folder(from, to)?;
+    }
+    fs::create_dir(to)?;
     as_it_was(from, to)
 }
 
@@ -109,7 +117,7 @@ mod tests {
     fn key_name_and_certificate_are_brought_over_and_nothing_else() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let at = |file: &str| from.path().join(file);
-        for dir in ["aros", "arwadm"] {
+        for dir in ["aros", "arwadm", "arwadm/tls"] {
             fs::create_dir(at(dir)).unwrap();
             fs::set_permissions(at(dir), fs::Permissions::from_mode(0o700)).unwrap();
         }
@@ -117,17 +125,20 @@ mod tests {
             copy(from.path(), to.path()).unwrap_err().to_string(),
             "`state` holds no key of this box yet"
         );
-        for file in ["aros/identity", "aros/system.json", "arwadm/key.pem", "arwadm/audit"] {
+        for file in ["aros/identity", "aros/system.json", "arwadm/tls/key.pem", "arwadm/audit"] {
             fs::write(at(file), file).unwrap();
             fs::set_permissions(at(file), fs::Permissions::from_mode(0o600)).unwrap();
         }
         copy(from.path(), to.path()).unwrap();
         let there = |file: &str| to.path().join(file);
         assert_eq!(fs::read_to_string(there("aros/identity")).unwrap(), "aros/identity");
-        assert!(there("aros/system.json").is_file() && there("arwadm/key.pem").is_file());
+        assert!(there("aros/system.json").is_file() && there("arwadm/tls/key.pem").is_file());
         assert!(!there("arwadm/audit").try_exists().unwrap());
         let mode = |path: &str| fs::metadata(there(path)).unwrap().mode() & 0o777;
-        assert_eq!((mode("aros/identity"), mode("arwadm")), (0o600, 0o700));
+        assert_eq!(
+            (mode("aros/identity"), mode("arwadm"), mode("arwadm/tls")),
+            (0o600, 0o700, 0o700)
+        );
         assert_eq!(problem(&there("aros")), None);
     }
 }
