@@ -27,6 +27,10 @@ use crate::server::App;
 const LINES: &str = "--lines=20000";
 /// What stands where a secret stood.
 const REMOVED: &str = "(secret removed)";
+/// What stands before a claim code, at a line's begin with a capital.
+const CODE_WORD: &str = "ode";
+/// Characters of a claim code.
+const CODE_LENGTH: usize = 9;
 /// A shorter value stands for too much else: it would be removed everywhere and tell itself by that.
 const SHORTEST: usize = 6;
 
@@ -139,8 +143,40 @@ impl Secrets {
                 text = text.replace(secret.as_str(), REMOVED);
             }
         }
-        text.into_bytes()
+        without_codes(&text).into_bytes()
     }
+}
+
+/// Takes out claim codes, which nobody knows any more once the box is claimed: the first start's log has one.
+fn without_codes(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once(CODE_WORD) {
+        kept.push_str(before);
+        kept.push_str(CODE_WORD);
+        let word = behind.trim_start_matches([':', ' ']);
+        let (gap, word) = behind.split_at(behind.len() - word.len());
+        kept.push_str(gap);
+        rest = word;
+        if let Some((code, after)) = word.split_at_checked(CODE_LENGTH)
+            && is_code(code)
+        {
+            kept.push_str(REMOVED);
+            rest = after;
+        }
+    }
+    kept.push_str(rest);
+    kept
+}
+
+/// Whether a word has the form of a claim code, `K7PM-2XQH`.
+fn is_code(word: &str) -> bool {
+    word.bytes().enumerate().all(|(at, byte)| match (at, byte) {
+        (4, byte) => byte == b'-',
+        (_, b'2'..=b'9') => true,
+        (_, b'I' | b'L' | b'O' | b'U') => false,
+        (_, byte) => byte.is_ascii_uppercase(),
+    })
 }
 
 /// Sends what is written, in parts.
@@ -221,6 +257,10 @@ mod tests {
         assert_eq!(removed("password=hunter2-hunter2;"), "password=(secret removed);");
         assert_eq!(removed("\"with \\\"quotes\\\"\""), "\"(secret removed)\"");
         assert_eq!(removed("x line two y"), "x (secret removed) y");
+        assert_eq!(
+            removed("claim it with the code ZZK3-94AH\nCode:  ZZK3-94AH, exit code 2 or K7PM-2XQH"),
+            "claim it with the code (secret removed)\nCode:  (secret removed), exit code 2 or K7PM-2XQH"
+        );
         assert_eq!(removed("port 12345"), "port 12345", "too short to be told from anything else");
     }
 }
