@@ -17,6 +17,8 @@ use arapi::objects::Priority;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
+use crate::http::spool::Spool;
+
 /// One call of a service.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -34,8 +36,10 @@ pub struct Call {
     pub http: Bytes,
     /// What the caller passed along beside the payload, a JSON object; empty if nothing.
     pub environ: Bytes,
-    /// What was sent.
+    /// What was sent, if it is not spooled.
     pub body: Bytes,
+    /// What was sent, if it is too large for memory.
+    pub spool: Option<Arc<Spool>>,
     /// When its caller stops waiting; the service's own limit may be earlier.
     pub deadline: Instant,
     /// Whether it goes before others or after them where they wait for a worker.

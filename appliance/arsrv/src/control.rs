@@ -145,6 +145,7 @@ async fn service_invoke(
         environ: Bytes::new(),
         body,
         deadline: started + timeout.unwrap_or(control.timeout),
+        spool: None,
         priority: Priority::Interactive,
         is_idempotent: false,
     };

@@ -1,7 +1,7 @@
 //! The data path: HTTP/1.1 in, calls of services, answers out.
 //!
 //! [`listen`] accepts connections and ends them in order; [`door`] takes one request through matching,
-//! security, limits and the call; [`body`] reads bodies within bounds; [`document`] writes what a worker learns about a
+//! security, limits and the call; [`body`] reads bodies within bounds, large ones into a [`spool`]; [`document`] writes what a worker learns about a
 //! request; [`answer`] turns outcomes into responses; [`gzip`] unpacks and packs, [`cache`] keeps answers,
 //! [`cors`] answers to browsers, [`checked`] holds documents against schemas; [`builtin`] holds the paths of our own.
 //!
@@ -18,5 +18,6 @@ pub mod document;
 pub mod door;
 pub mod gzip;
 pub mod listen;
+pub mod spool;
 
 pub use door::Door;

@@ -21,6 +21,7 @@ use crate::control::{self, Control};
 use crate::crypto::Crypto;
 use crate::http::body::Budget;
 use crate::http::cache::Cache;
+use crate::http::spool::Spools;
 use crate::http::{Door, listen};
 use crate::outgoing::{self, Connections, Outgoing};
 use crate::pool::{self, Pool, PoolStatus};
@@ -251,6 +252,7 @@ impl Server {
             admin: arapi::arwadm::Client::in_runtime_dir(&config.runtime_dir, "arsrv"),
             // Two bodies of the largest size, or many smaller ones.
             budget: Budget::of(memory.saturating_mul(2)),
+            spools: Spools::in_folder(&config.state_dir.join("bodies")),
             max_body_bytes: config.max_body_bytes,
             ide_attempts: Attempts::default(),
             log_in_attempts: Attempts::default(),

@@ -421,8 +421,12 @@ impl Worker {
             }
             let id = link.last_id + 1;
             let was_empty = link.outbox.is_empty();
-            frame::put_call(link.outbox.tail(), id, meta, &call.http, call.body.len())?;
-            link.outbox.push_body(&call.body);
+            let length = call.spool.as_ref().map_or(call.body.len(), |spool| spool.len());
+            frame::put_call(link.outbox.tail(), id, meta, &call.http, length)?;
+            match &call.spool {
+                Some(spool) => link.outbox.push_spool(spool),
+                None => link.outbox.push_body(&call.body),
+            }
             link.last_id = id;
             let pending = Pending {
                 tell: Some(tell),

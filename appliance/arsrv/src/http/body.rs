@@ -1,7 +1,7 @@
 //! Reads request bodies within bounds, unpacking them where they are packed.
 //!
 //! A body is read whole, because a service gets it whole; so its size is bounded twice: by its channel, and,
-//! together with all other large ones, by a budget.  What does not fit the budget is left in the client's
+//! together with all other large ones, by a budget.  The largest lie in a [`super::spool`] instead of memory.  What does not fit the budget is left in the client's
 //! hands: it is not read until others are done.
 //!
 //! **Invariant:** whoever waits for the budget holds none of it, so waiting always ends.
@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::gzip::{self, Coding, Unpacker};
+use super::spool::{self, Spool, Spools};
 
 /// Bodies up to this size need no budget.
 const SMALL: usize = 1024 * 1024;
@@ -34,8 +35,9 @@ pub struct Budget {
 /// A body in memory; its part of the budget is free again once this is dropped.
 #[derive(Debug)]
 pub struct Whole {
-    /// The body.
+    /// The body, if it is not spooled.
     pub bytes: Bytes,
+    spool: Option<Arc<Spool>>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -71,6 +73,9 @@ pub enum BodyError {
         /// How long was waited.
         limit: Duration,
     },
+    /// There is no room on disk, or no disk.
+    #[error("request body cannot be taken now: it cannot be kept on disk; try again")]
+    Disk(#[source] std::io::Error),
     /// The client broke off, or sent no HTTP.
     #[error("request body broke off")]
     Broken(#[source] hyper::Error),
@@ -98,22 +103,24 @@ impl Budget {
 impl Whole {
     /// Nothing.
     pub fn empty() -> Self {
-        Self { bytes: Bytes::new(), permit: None }
+        Self { bytes: Bytes::new(), spool: None, permit: None }
     }
 
-    /// Parts it into the bytes and what holds the budget.
-    pub fn into_parts(self) -> (Bytes, impl Send) {
-        (self.bytes, self.permit)
+    /// Parts it into the bytes, what is spooled instead of them, and what holds the budget.
+    pub fn into_parts(self) -> (Bytes, Option<Arc<Spool>>, impl Send) {
+        (self.bytes, self.spool, self.permit)
     }
 }
 
-/// Reads a body of at most `limit` bytes, waiting no longer than `time`.
+/// Reads a body of at most `limit` bytes, waiting no longer than `time`.  Where there are `spools`, one that is too large
+/// for memory ends up there.
 pub async fn read(
     body: Incoming,
     coding: Coding,
     limit: usize,
     time: Duration,
     budget: &Budget,
+    spools: Option<&Spools>,
 ) -> Result<Whole, BodyError> {
     if body.is_end_stream() {
         return Ok(Whole::empty());
@@ -126,7 +133,7 @@ pub async fn read(
     let until = Instant::now() + time;
     let reading = async {
         match coding {
-            Coding::Identity => read_all(body, declared, limit, until, budget).await,
+            Coding::Identity => read_all(body, declared, limit, until, budget, spools).await,
             Coding::Gzip => Box::pin(unpack_all(body, limit, until, budget)).await,
         }
     };
@@ -164,7 +171,7 @@ async fn unpack_all(
         }
     }
     let bytes = unpacker.finish().map_err(refused)?;
-    Ok(Whole { bytes, permit })
+    Ok(Whole { bytes, spool: None, permit })
 }
 
 async fn read_all(
@@ -173,6 +180,7 @@ async fn read_all(
     limit: usize,
     until: Instant,
     budget: &Budget,
+    spools: Option<&Spools>,
 ) -> Result<Whole, BodyError> {
     let mut permit = match declared {
         Some(size) if size > SMALL => Some(budget.take(size, until).await?),
@@ -180,8 +188,21 @@ async fn read_all(
     };
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
+    let mut read = 0;
+    let mut spooling = match spools.filter(|_| declared.is_some_and(|size| size >= spool::FROM)) {
+        Some(spools) => Some(spools.begin().await.map_err(BodyError::Disk)?),
+        None => None,
+    };
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else { continue };
+        read += data.len();
+        if let Some(writing) = &mut spooling {
+            if read > limit {
+                return Err(BodyError::TooLarge { limit });
+            }
+            writing.add(&data).await.map_err(BodyError::Disk)?;
+            continue;
+        }
         if first.is_empty() && more.is_empty() {
             // Nearly every body comes in one piece and needs no copy.
             first = data;
@@ -192,7 +213,6 @@ async fn read_all(
             }
             more.extend_from_slice(&data);
         }
-        let read = first.len() + more.len();
         if read > limit {
             return Err(BodyError::TooLarge { limit });
         }
@@ -200,7 +220,20 @@ async fn read_all(
             // Of unknown size: it may become as large as it is allowed to.
             permit = Some(budget.take(limit, until).await?);
         }
+        if read >= spool::FROM
+            && let Some(spools) = spools
+        {
+            let mut writing = spools.begin().await.map_err(BodyError::Disk)?;
+            writing.add(&first).await.map_err(BodyError::Disk)?;
+            writing.add(&more).await.map_err(BodyError::Disk)?;
+            (first, more) = (Bytes::new(), BytesMut::new());
+            spooling = Some(writing);
+        }
+    }
+    if let Some(writing) = spooling {
+        let spool = Some(Arc::new(writing.finish().await.map_err(BodyError::Disk)?));
+        return Ok(Whole { bytes: Bytes::new(), spool, permit });
     }
     let bytes = if more.is_empty() { first } else { more.freeze() };
-    Ok(Whole { bytes, permit })
+    Ok(Whole { bytes, spool: None, permit })
 }

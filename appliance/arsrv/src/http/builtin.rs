@@ -124,13 +124,19 @@ fn token(token: &str) -> Answer {
 }
 
 async fn log_in(door: &Door, parts: &Parts, body: Incoming, cid: &Cid, peer: &Peer) -> Answer {
-    let body =
-        match body::read(body, Coding::Identity, LOG_IN_BYTES, BUILTIN_BODY_LIMIT, &door.budget)
-            .await
-        {
-            Ok(whole) => whole.bytes,
-            Err(_) => return unauthorized(cid),
-        };
+    let body = match body::read(
+        body,
+        Coding::Identity,
+        LOG_IN_BYTES,
+        BUILTIN_BODY_LIMIT,
+        &door.budget,
+        None,
+    )
+    .await
+    {
+        Ok(whole) => whole.bytes,
+        Err(_) => return unauthorized(cid),
+    };
     let Ok(LogInSent { username, password }) = serde_json::from_slice(&body) else {
         let details = json!("`username` and `password` were expected, in JSON");
         return answer::error(DataFormat::Json, StatusCode::BAD_REQUEST, cid, &details);
@@ -259,7 +265,9 @@ async fn ide_deploy(door: &Door, parts: &Parts, body: Incoming, cid: &Cid, peer:
     };
     let limit = usize::try_from(door.max_body_bytes).unwrap_or(usize::MAX);
     let body =
-        match body::read(body, Coding::Identity, limit, BUILTIN_BODY_LIMIT, &door.budget).await {
+        match body::read(body, Coding::Identity, limit, BUILTIN_BODY_LIMIT, &door.budget, None)
+            .await
+        {
             Ok(whole) => whole.bytes,
             Err(err) => return deployed(false, &format!("the {}", Chain(&err))),
         };

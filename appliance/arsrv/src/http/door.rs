@@ -21,6 +21,7 @@ use super::cache::{self, Cache};
 use super::checked;
 use super::gzip::{self, Coding};
 use super::listen::Peer;
+use super::spool::{self, Spool, Spools};
 use super::{cors, document};
 use crate::audit::{self, Recorder};
 use crate::call::{Call, Failure, Invoker, Outcome};
@@ -51,6 +52,8 @@ pub struct Door {
     pub admin: arapi::arwadm::Client,
     /// What large bodies may take.
     pub budget: Budget,
+    /// Where bodies lie that are too large for memory.
+    pub spools: Spools,
     /// Largest body of a request that is for no channel.
     pub max_body_bytes: u64,
     /// Failed attempts to deploy from an editor.
@@ -289,13 +292,29 @@ impl Door {
         }
         let limit = usize::try_from(channel.max_body_bytes).unwrap_or(usize::MAX);
         let deadline = Instant::now() + channel.timeout;
-        let reading = body::read(body, coding, limit, channel.timeout, &self.budget);
-        let (body, _held) = match reading.await {
+        // What has to be looked at whole is kept in memory.
+        let is_seen =
+            |quality: &Quality| quality.schemas.request.is_some() || quality.audit.is_some();
+        let spools = (!quality.is_some_and(is_seen)).then_some(&self.spools);
+        let reading = body::read(body, coding, limit, channel.timeout, &self.budget, spools);
+        let (body, spool, _held) = match reading.await {
             Ok(whole) => whole.into_parts(),
             Err(err) => return body_refused(format, cid, &err),
         };
         if let Some(audited) = &mut trail.audited {
             audited.body = Some(body.clone());
+        }
+        if format == DataFormat::Json
+            && let Some(spool) = &spool
+        {
+            let spool = Arc::clone(spool);
+            let checked = tokio::task::spawn_blocking(move || check_spooled_json(&spool)).await;
+            // Fails only when the runtime is stopping.
+            let check = checked.unwrap_or_else(|_| Err("the core is stopping".to_owned()));
+            if let Err(sentence) = check {
+                let details = Value::from(sentence);
+                return answer::error(format, StatusCode::BAD_REQUEST, cid, &details);
+            }
         }
         if format == DataFormat::Json && !body.is_empty() {
             let check = if body.len() <= JSON_AT_ONCE {
@@ -318,7 +337,8 @@ impl Door {
                 Value::from(format!("the request breaks the channel's schema: {violation}"));
             return answer::error(format, StatusCode::BAD_REQUEST, cid, &details);
         }
-        let call = call_of(parts, cid, peer, found, passed, method, path, coding, body, deadline);
+        let call =
+            call_of(parts, cid, peer, found, passed, method, path, coding, body, spool, deadline);
         match self.invoker.call(call).await {
             Outcome::Done(reply) => {
                 if let Some(schema) = quality.and_then(|quality| quality.schemas.response.as_ref())
@@ -358,6 +378,7 @@ fn call_of(
     path: &[u8],
     coding: Coding,
     body: bytes::Bytes,
+    spool: Option<Arc<Spool>>,
     deadline: Instant,
 ) -> Call {
     let channel = found.channel;
@@ -370,6 +391,7 @@ fn call_of(
         http: document::write(parts, &path::to_text(path), found, passed, peer, coding),
         environ: bytes::Bytes::new(),
         body,
+        spool,
         deadline,
         priority: channel.spec.priority,
         is_idempotent: is_idempotent(method),
@@ -423,16 +445,35 @@ pub fn check_json(body: &[u8]) -> Result<(), String> {
         .map_err(|err| format!("the request body is not JSON: {err}"))
 }
 
+/// The same for one that is not in memory.  Blocks.
+fn check_spooled_json(body: &Spool) -> Result<(), String> {
+    let unread = |err: std::io::Error| {
+        log::error!(error:% = err; "a spooled request body cannot be read");
+        "the request body cannot be read now; try again".to_owned()
+    };
+    if let Some(at) = spool::not_utf8_at(body).map_err(unread)? {
+        return Err(format!("the request body is not UTF-8 at byte {at}, and JSON has to be"));
+    }
+    serde_json::from_reader::<_, serde::de::IgnoredAny>(body.reader())
+        .map(|_| ())
+        .map_err(|err| format!("the request body is not JSON: {err}"))
+}
+
 fn body_refused(format: DataFormat, cid: &Cid, err: &BodyError) -> Answer {
     let status = match err {
         BodyError::TooLarge { .. } | BodyError::TooLargeUnpacked { .. } | BodyError::Swells => {
             StatusCode::PAYLOAD_TOO_LARGE
         }
-        BodyError::Full => StatusCode::SERVICE_UNAVAILABLE,
+        BodyError::Full | BodyError::Disk(_) => StatusCode::SERVICE_UNAVAILABLE,
         BodyError::Late { .. } => StatusCode::REQUEST_TIMEOUT,
         BodyError::Broken(_) | BodyError::NotGzip => StatusCode::BAD_REQUEST,
     };
-    log::debug!(cid:% = cid, error:% = Chain(err); "request body refused");
+    match err {
+        BodyError::Disk(_) => {
+            log::error!(cid:% = cid, error:% = Chain(err); "request body refused")
+        }
+        _ => log::debug!(cid:% = cid, error:% = Chain(err); "request body refused"),
+    }
     let mut answer = answer::error(format, status, cid, &Value::from(format!("the {err}")));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));

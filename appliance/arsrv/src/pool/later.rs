@@ -172,6 +172,7 @@ impl Inner {
             environ: if environ.is_null() { Bytes::new() } else { environ.to_string().into() },
             body,
             deadline: Instant::now() + LIMIT,
+            spool: None,
             priority: Priority::Batch,
             is_idempotent: false,
         };

@@ -108,6 +108,7 @@ impl Inner {
             environ,
             body,
             deadline,
+            spool: None,
             priority: Priority::Interactive,
             is_idempotent: false,
         };

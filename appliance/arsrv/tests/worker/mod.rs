@@ -202,6 +202,7 @@ impl Bench {
             environ: Bytes::new(),
             body: Bytes::new(),
             deadline: Instant::now() + Duration::from_secs(30),
+            spool: None,
             priority: arapi::objects::Priority::Interactive,
             is_idempotent: false,
         };
@@ -255,6 +256,7 @@ impl Load {
                         environ: Bytes::new(),
                         body: body.clone().into(),
                         deadline: Instant::now() + Duration::from_secs(30),
+                        spool: None,
                         priority: arapi::objects::Priority::Interactive,
                         is_idempotent: number % 2 == 0,
                     };
