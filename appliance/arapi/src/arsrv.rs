@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::client::{ClientError, UnixClient, path_part};
 use crate::messages::{MessagePage, MessageQuery};
 use crate::names::ObjectName;
-use crate::objects::HttpMethod;
+use crate::objects::{HttpMethod, LockedPackage, Requirements};
 
 /// May a caller invoke something?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -44,7 +44,7 @@ pub struct AccessAnswer {
 }
 
 /// Sources to be checked together: what the set of modules would be after a deployment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckRequest {
     /// The modules that are new or changed; the others are taken from the object store.
@@ -52,6 +52,82 @@ pub struct CheckRequest {
     /// Modules that are to go.
     #[serde(default)]
     pub removed: Vec<String>,
+    /// What to do about the packages of `modules`.
+    #[serde(default)]
+    pub packages: Packages,
+    /// The group of workers that the services of `modules` are to run in; absent: where they run now, new ones in
+    /// `default`.
+    #[serde(default)]
+    pub group: Option<String>,
+}
+
+/// Which packages modules are to have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Packages {
+    /// Each those that it has.
+    #[default]
+    Keep,
+    /// None of their own.
+    Without,
+    /// All of them these.
+    These(Requirements),
+}
+
+/// A `requirements.txt` to be resolved for modules that are deployed together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveRequest {
+    /// The `requirements.txt`.
+    pub requirements: String,
+    /// The modules, without `.py`; what others in the same group have is held fast.
+    pub modules: Vec<String>,
+    /// The group of workers, as in [`CheckRequest`].
+    #[serde(default)]
+    pub group: Option<String>,
+}
+
+/// What it was resolved to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum ResolveVerdict {
+    /// Every wheel is there.
+    Resolved(Requirements),
+    /// It cannot be.
+    Refused(LoadFault),
+}
+
+/// The packages of a box.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PackagesView {
+    /// The addresses of the indexes in use.
+    pub indexes: Vec<String>,
+    /// The uploaded wheels, by file name.
+    pub wheels: Vec<WheelInfo>,
+    /// The environments that are built.
+    pub environments: Vec<EnvironmentInfo>,
+}
+
+/// An uploaded wheel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WheelInfo {
+    /// Its file name.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its content; empty where it is not known.
+    pub sha256: String,
+}
+
+/// A built environment: packages that workers of one or more groups load from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EnvironmentInfo {
+    /// Its name, made of its content.
+    pub name: String,
+    /// The groups whose workers have it; none: it is kept for a moment, or for a rollback.
+    pub groups: Vec<String>,
+    /// What is in it.
+    pub packages: Vec<LockedPackage>,
 }
 
 /// A module's file.
@@ -291,6 +367,21 @@ impl Client {
     /// `POST /v1/check`: loads the sources in a fresh worker, which is kept for the deployment that follows.
     pub async fn check(&self, request: &CheckRequest) -> Result<CheckVerdict, ClientError> {
         self.0.post("/v1/check", request).await
+    }
+
+    /// `POST /v1/packages/resolve`: gets every wheel that the requirements need; changes nothing that serves.
+    pub async fn resolve(&self, request: &ResolveRequest) -> Result<ResolveVerdict, ClientError> {
+        self.0.post("/v1/packages/resolve", request).await
+    }
+
+    /// `GET /v1/packages`.
+    pub async fn packages(&self) -> Result<PackagesView, ClientError> {
+        self.0.get("/v1/packages").await
+    }
+
+    /// `DELETE /v1/packages/wheels/{file}`.
+    pub async fn remove_wheel(&self, file: &str) -> Result<(), ClientError> {
+        self.0.delete(&format!("/v1/packages/wheels/{}", path_part(file))).await
     }
 
     /// `POST /v1/wait/{revision}`: returns once requests are served at that revision or a later one.

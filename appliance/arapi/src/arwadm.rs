@@ -306,7 +306,7 @@ pub struct ResetAnswer {
 }
 
 /// `POST /v1/deployments`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeployRequest {
     /// The files, deployed together.
@@ -314,6 +314,15 @@ pub struct DeployRequest {
     /// Check only.
     #[serde(default)]
     pub dry_run: bool,
+    /// The `requirements.txt` of all of them; absent: each file keeps the packages it has; empty: none of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requirements: Option<String>,
+    /// Whether requirements that have not changed are resolved again, to newer versions where there are any.
+    #[serde(default)]
+    pub upgrade: bool,
+    /// The group of workers that the services are to run in; absent: where they run now, new ones in `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
 
 /// `POST /v1/ide-deploy`: what an editor sent to the channel port.  Only on the socket, for `arsrv`.
@@ -347,6 +356,9 @@ pub struct ModuleInfo {
     pub origin: String,
     /// The services in it.
     pub services: Vec<String>,
+    /// The packages it was deployed with.
+    #[serde(default)]
+    pub packages: Vec<crate::objects::LockedPackage>,
 }
 
 /// What was deployed.
@@ -390,6 +402,9 @@ pub struct ModuleVersion {
     pub who: String,
     /// How it came.
     pub origin: String,
+    /// The packages it was deployed with.
+    #[serde(default)]
+    pub packages: Vec<crate::objects::LockedPackage>,
 }
 
 /// `POST /v1/deployments/{module}/rollback`.

@@ -175,6 +175,11 @@ impl UnixClient {
         self.call::<(), Out>(Method::GET, path, None).await
     }
 
+    /// `DELETE`, decoded.
+    pub async fn delete<Out: DeserializeOwned>(&self, path: &str) -> Result<Out, ClientError> {
+        self.call::<(), Out>(Method::DELETE, path, None).await
+    }
+
     /// `POST`, decoded.
     pub async fn post<In: Serialize, Out: DeserializeOwned>(
         &self,

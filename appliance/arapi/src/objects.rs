@@ -24,13 +24,15 @@ pub use access::{GrantSpec, Permission, RoleSpec, TokenSpec, UserSpec};
 pub use channel::{ChannelSpec, DataFormat, HttpMethod, ParamsPriority, UrlParamsPriority};
 pub use limit::{QuotaTierSpec, RateLimit};
 pub use node::NodeSpec;
-pub use outgoing::{OutgoingRest, OutgoingSpec, OutgoingSql, RetryPolicy};
+pub use outgoing::{OutgoingRest, OutgoingSpec, OutgoingSql, PackageIndexSpec, RetryPolicy};
 pub use quality::{Audit, ContentEncoding, Cors, Priority, ResponseCache};
 pub use security::{
     JwtAlgorithm, JwtIssuerSpec, JwtSpec, NtlmSpec, OauthFormat, OauthSpec, SecurityGroupSpec,
     SecuritySpec, TlsChannelSpec, TlsKeyCertSpec, WssPassword, WssSpec,
 };
-pub use service::{ModuleSpec, ServiceSpec, UserConfigSpec};
+pub use service::{
+    LockedPackage, ModuleSpec, Requirements, ServiceSpec, UserConfigSpec, is_wheel_name,
+};
 pub use system::{InterfaceKind, InterfaceSpec, NetworkSpec, SystemSpec};
 
 use crate::names::{Kind, ObjectName};

@@ -128,9 +128,24 @@ pub(crate) enum Command {
         /// Check only
         #[arg(long)]
         dry_run: bool,
+        /// The packages they need; default: `requirements.txt` of the folder, or those they have
+        #[arg(long, value_name = "FILE")]
+        requirements: Option<PathBuf>,
+        /// Resolve the requirements again, to newer versions where there are any
+        #[arg(long)]
+        upgrade: bool,
+        /// The group of workers that their services are to run in
+        #[arg(long, value_name = "NAME")]
+        group: Option<String>,
         /// Show Python's traceback of a refusal
         #[arg(short, long)]
         verbose: bool,
+    },
+    /// Python packages: wheels on the box, and what is built of them
+    Packages {
+        /// What to do; default: list them
+        #[command(subcommand)]
+        action: Option<PackagesAction>,
     },
     /// Deploy an earlier version of a module again
     Rollback {
@@ -540,4 +555,21 @@ pub(crate) enum SupportCommand {
     Close,
     /// Say whether there is a log-in
     Status,
+}
+
+/// What `arctl packages` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PackagesAction {
+    /// Upload wheels: files, or folders with them
+    Upload {
+        /// The files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Remove uploaded wheels; what was deployed with them goes on
+    Remove {
+        /// Their file names
+        #[arg(required = true, value_name = "WHEEL")]
+        wheels: Vec<String>,
+    },
 }

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::pin::{Pin, Seen, Trust};
 
 /// Longest time for one call: a deployment may take its time.
-const LIMIT: Duration = Duration::from_secs(150);
+const LIMIT: Duration = Duration::from_secs(400);
 /// The head of an upload goes so much before its body: what is refused by its head alone is refused in words.
 const HEAD_START: Duration = Duration::from_millis(500);
 /// Bytes of a file that are read at one time.

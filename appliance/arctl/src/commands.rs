@@ -12,14 +12,16 @@ use arapi::client::path_part;
 use arapi::names::{Kind, ObjectName};
 use serde_json::Value;
 
-use crate::cli::{Cli, Command, Common, Files, Form};
+use crate::cli::{Cli, Command, Common, Files, Form, PackagesAction};
 use crate::client::{Api, parse_server};
 use crate::config::{self, Config, Profile};
 use crate::failure::Failure;
 use crate::out::{self, Table, moment};
 use crate::pin::{Pinned, Trust, parse_fingerprint};
 use crate::yaml::{self, Document};
-use crate::{enmasse, messages, network, people, prompt, services, system, update, watch};
+use crate::{
+    enmasse, messages, network, packages, people, prompt, services, system, update, watch,
+};
 
 /// Where the box is if nothing says otherwise.
 const DEFAULT_SERVER: &str = "https://127.0.0.1:8183";
@@ -138,8 +140,16 @@ async fn on_box(api: &Api, command: Command, json: bool) -> Result<(), Failure> 
         Command::History { kind, name, most } => {
             history(api, parse_kind(&kind)?, &name, most, json).await
         }
-        Command::Deploy { files, dry_run, verbose } => {
-            services::deploy(api, &files, dry_run, verbose, json).await
+        Command::Deploy { files, dry_run, requirements, upgrade, group, verbose } => {
+            let with = services::With { dry_run, requirements, upgrade, group };
+            services::deploy(api, &files, with, verbose, json).await
+        }
+        Command::Packages { action: None } => packages::list(api, json).await,
+        Command::Packages { action: Some(PackagesAction::Upload { files }) } => {
+            packages::upload(api, &files, json).await
+        }
+        Command::Packages { action: Some(PackagesAction::Remove { wheels }) } => {
+            packages::remove(api, &wheels).await
         }
         Command::Rollback { module, to, verbose } => {
             services::rollback(api, &module, to, verbose, json).await

@@ -17,6 +17,7 @@ mod failure;
 mod messages;
 mod network;
 mod out;
+mod packages;
 mod people;
 mod pin;
 mod progress;

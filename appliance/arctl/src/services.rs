@@ -11,18 +11,37 @@ use serde_json::Value;
 use crate::client::Api;
 use crate::failure::Failure;
 use crate::out::{self, Table, moment};
-use crate::prompt;
+use crate::{packages, prompt};
+
+/// How `arctl deploy` deploys.
+#[derive(Debug, Default)]
+pub(crate) struct With {
+    /// Check only.
+    pub(crate) dry_run: bool,
+    /// The file of requirements.
+    pub(crate) requirements: Option<PathBuf>,
+    /// Resolve them again.
+    pub(crate) upgrade: bool,
+    /// The group of workers.
+    pub(crate) group: Option<String>,
+}
 
 /// `arctl deploy`.
 pub(crate) async fn deploy(
     api: &Api,
     paths: &[PathBuf],
-    dry_run: bool,
+    with: With,
     verbose: bool,
     json: bool,
 ) -> Result<(), Failure> {
     let files = read_all(paths)?;
-    let request = DeployRequest { files, dry_run };
+    let requirements = requirements(paths, with.requirements.as_deref())?;
+    if with.upgrade && requirements.is_none() {
+        let text = "`--upgrade` resolves requirements again: give them with `--requirements`, or as `requirements.txt` in the folder";
+        return Err(Failure::Usage(text.to_owned()));
+    }
+    let With { dry_run, upgrade, group, .. } = with;
+    let request = DeployRequest { files, dry_run, requirements, upgrade, group };
     let answer: DeployAnswer =
         api.post("/v1/deployments", &request).await.map_err(|err| refusal(err, verbose, json))?;
     told(&answer, dry_run, json)
@@ -42,6 +61,36 @@ pub(crate) async fn rollback(
         .await
         .map_err(|err| refusal(err, verbose, json))?;
     told(&answer, false, json)
+}
+
+/// The requirements of a deployment: those that are given, or those of the folder.
+fn requirements(paths: &[PathBuf], given: Option<&Path>) -> Result<Option<String>, Failure> {
+    let read = |path: &Path| {
+        let fault = |source| Failure::Read { path: path.to_owned(), source };
+        std::fs::read_to_string(path).map_err(fault)
+    };
+    if let Some(path) = given {
+        return read(path).map(Some);
+    }
+    let mut found: Option<(PathBuf, String)> = None;
+    for path in paths.iter().filter(|path| path.is_dir()) {
+        let path = path.join("requirements.txt");
+        if !path.is_file() {
+            continue;
+        }
+        let text = read(&path)?;
+        match &found {
+            Some((other, known)) if *known != text => {
+                return Err(Failure::Usage(format!(
+                    "`{}` and `{}` differ; deploy the folders one by one, or name one of the files with `--requirements`",
+                    other.display(),
+                    path.display()
+                )));
+            }
+            _ => found = Some((path, text)),
+        }
+    }
+    Ok(found.map(|(_, text)| text))
 }
 
 fn read_all(paths: &[PathBuf]) -> Result<Vec<ModuleSource>, Failure> {
@@ -123,7 +172,8 @@ pub(crate) async fn versions(api: &Api, module: &str, json: bool) -> Result<(), 
     if json {
         return out::json(&versions);
     }
-    let mut table = Table::new(&["VERSION", "SERVES", "DEPLOYED", "BY", "ORIGIN", "SHA-256"]);
+    let titles = ["VERSION", "SERVES", "DEPLOYED", "BY", "ORIGIN", "SHA-256", "PACKAGES"];
+    let mut table = Table::new(&titles);
     for version in versions {
         table.row([
             version.version.to_string(),
@@ -132,6 +182,7 @@ pub(crate) async fn versions(api: &Api, module: &str, json: bool) -> Result<(), 
             version.who,
             version.origin,
             version.sha256.chars().take(12).collect(),
+            packages::shown(&version.packages),
         ]);
     }
     table.print("there is no version")
@@ -248,5 +299,18 @@ mod tests {
         let files = read_all(&[dir.path().to_owned()]).unwrap();
         let names: Vec<&str> = files.iter().map(|file| file.file_name.as_str()).collect();
         assert_eq!(names, ["a.py", "b.py"]);
+    }
+
+    #[test]
+    fn a_folders_requirements_go_along_unless_others_are_named() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let paths = [one.path().to_owned(), two.path().to_owned()];
+        assert_eq!(requirements(&paths, None).unwrap(), None);
+        std::fs::write(one.path().join("requirements.txt"), "foo").unwrap();
+        assert_eq!(requirements(&paths, None).unwrap().as_deref(), Some("foo"));
+        std::fs::write(two.path().join("requirements.txt"), "bar").unwrap();
+        assert!(requirements(&paths, None).unwrap_err().to_string().contains("differ"));
+        let given = two.path().join("requirements.txt");
+        assert_eq!(requirements(&paths, Some(&given)).unwrap().as_deref(), Some("bar"));
     }
 }

@@ -172,4 +172,9 @@ pub type Answering<'a> = Pin<Box<dyn Future<Output = WorkerReply> + Send + 'a>>;
 pub trait Outside: Send + Sync + 'static {
     /// Answers one request.
     fn answer(&self, request: WorkerRequest) -> Answering<'_>;
+
+    /// The indexes of Python packages in use, in the order of their names.
+    fn indexes(&self) -> Vec<Arc<crate::outgoing::index::Index>> {
+        Vec::new()
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arapi::arsrv::{
     AccessAnswer, AccessQuestion, CheckRequest, CheckVerdict, InvokeRequest, InvokeResponse,
-    PingResult, Status,
+    PackagesView, PingResult, ResolveRequest, ResolveVerdict, Status, WheelInfo,
 };
 use arapi::error::ErrorCode;
 use arapi::messages::{MessagePage, MessageQuery};
@@ -17,11 +17,13 @@ use arbase::Chain;
 use arbase::http::{Answer, ApiError, Body, current_cid};
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::Method;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
 use crate::audit::Recorder;
@@ -29,6 +31,7 @@ use crate::call::{Call, Outcome};
 use crate::channel::Table;
 use crate::limits::Ticket;
 use crate::outgoing::Outgoing;
+use crate::pool::Pool;
 use crate::security::explain;
 use crate::server::Workers;
 use crate::world::{Progress, World};
@@ -55,6 +58,10 @@ pub const ROUTES: &[Route] = &[
     Route { method: Method::POST, path: "/v1/access", name: "access_check" },
     Route { method: Method::POST, path: "/v1/channels/{name}/messages", name: "channel_messages" },
     Route { method: Method::POST, path: "/v1/outgoing/{name}/ping", name: "outgoing_ping" },
+    Route { method: Method::GET, path: "/v1/packages", name: "package_list" },
+    Route { method: Method::POST, path: "/v1/packages/resolve", name: "package_resolve" },
+    Route { method: Method::PUT, path: "/v1/packages/wheels/{file}", name: "wheel_upload" },
+    Route { method: Method::DELETE, path: "/v1/packages/wheels/{file}", name: "wheel_remove" },
     Route { method: Method::GET, path: "/v1/status", name: "status" },
     Route { method: Method::GET, path: "/v1/logs", name: "log_list" },
 ];
@@ -89,6 +96,10 @@ pub fn router(control: Control) -> axum::Router {
             "access_check" => post(access_check),
             "channel_messages" => post(channel_messages),
             "outgoing_ping" => post(outgoing_ping),
+            "package_list" => get(package_list),
+            "package_resolve" => post(package_resolve),
+            "wheel_upload" => put(wheel_upload),
+            "wheel_remove" => delete(wheel_remove),
             "status" => get(status),
             // The log brings its own.
             _ => continue,
@@ -107,6 +118,53 @@ async fn sources_check(
     Body(request): Body<CheckRequest>,
 ) -> Answer<CheckVerdict> {
     Ok(Json(control.workers.check(request).await))
+}
+
+async fn package_list(State(control): State<Control>) -> Answer<PackagesView> {
+    control.pool()?.packages().await.map(Json)
+}
+
+async fn package_resolve(
+    State(control): State<Control>,
+    Body(request): Body<ResolveRequest>,
+) -> Answer<ResolveVerdict> {
+    control.pool()?.resolve(&request).await.map(Json)
+}
+
+async fn wheel_upload(
+    State(control): State<Control>,
+    Path(file): Path<String>,
+    request: axum::extract::Request,
+) -> Answer<WheelInfo> {
+    let body = request.into_body();
+    let write = move |path: std::path::PathBuf| {
+        Box::pin(write_body(body, path))
+            as std::pin::Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send>>
+    };
+    control.pool()?.take_wheel(&file, Box::new(write)).await.map(Json)
+}
+
+/// Writes a body to a file as it comes.
+async fn write_body(body: axum::body::Body, path: std::path::PathBuf) -> Result<(), ApiError> {
+    let failed = |err: std::io::Error| match err.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ApiError::new(
+            ErrorCode::NoRoom,
+            "there is no room left for the wheel; remove others with `arctl packages remove`",
+        ),
+        _ => ApiError::internal("write a wheel", &err),
+    };
+    let mut file = tokio::fs::File::create(&path).await.map_err(failed)?;
+    let mut stream = body.into_data_stream();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk
+            .map_err(|_| ApiError::invalid("the upload broke off; send the whole file again"))?;
+        file.write_all(&chunk).await.map_err(failed)?;
+    }
+    file.flush().await.map_err(failed)
+}
+
+async fn wheel_remove(State(control): State<Control>, Path(file): Path<String>) -> Answer<()> {
+    control.pool()?.remove_wheel(&file).await.map(Json)
 }
 
 async fn revision_wait(State(control): State<Control>, Path(revision): Path<u64>) -> Answer<()> {
@@ -227,6 +285,10 @@ async fn status(State(control): State<Control>) -> Answer<Status> {
 }
 
 impl Control {
+    fn pool(&self) -> Result<&Pool, ApiError> {
+        self.workers.pool().ok_or_else(|| ApiError::unavailable("there are no workers here"))
+    }
+
     /// How the core is.
     pub fn status(&self) -> Status {
         let pool = self.workers.status();

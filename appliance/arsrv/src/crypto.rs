@@ -124,6 +124,10 @@ impl Crypto {
 }
 
 impl Outside for Crypto {
+    fn indexes(&self) -> Vec<std::sync::Arc<crate::outgoing::index::Index>> {
+        self.others.indexes()
+    }
+
     fn answer(&self, request: WorkerRequest) -> Answering<'_> {
         if request.meta.get("op").and_then(Value::as_str) != Some("crypto") {
             return self.others.answer(request);

@@ -15,6 +15,7 @@ pub mod attempt;
 pub mod breaker;
 pub mod connection;
 pub mod health;
+pub mod index;
 pub mod lane;
 pub mod ntlm;
 pub mod oauth;
@@ -60,6 +61,19 @@ pub enum Connection {
     Rest(Arc<Rest>),
     /// A database.
     Sql(Arc<sql::Sql>),
+    /// An index of Python packages.
+    Index(Arc<index::Index>),
+}
+
+impl Connection {
+    /// What it is, in words.
+    fn is(&self) -> &'static str {
+        match self {
+            Self::Rest(_) => "a REST connection",
+            Self::Sql(_) => "a database",
+            Self::Index(_) => "an index of packages",
+        }
+    }
 }
 
 /// Answers what services want of the outside.  Clones are the same.
@@ -79,9 +93,9 @@ impl Outgoing {
     fn rest(&self, name: &str) -> Result<Arc<Rest>, CallError> {
         match self.connection(name) {
             Some(Connection::Rest(rest)) => Ok(rest),
-            Some(Connection::Sql(_)) => Err(CallError::WrongType {
+            Some(other) => Err(CallError::WrongType {
                 name: name.to_owned(),
-                is: "a database",
+                is: other.is(),
                 wanted: "a REST connection",
             }),
             None => Err(CallError::NotFound { name: name.to_owned() }),
@@ -91,9 +105,9 @@ impl Outgoing {
     fn sql(&self, name: &str) -> Result<Value, CallError> {
         match self.connection(name) {
             Some(Connection::Sql(sql)) => sql.document(),
-            Some(Connection::Rest(_)) => Err(CallError::WrongType {
+            Some(other) => Err(CallError::WrongType {
                 name: name.to_owned(),
-                is: "a REST connection",
+                is: other.is(),
                 wanted: "a database",
             }),
             None => Err(CallError::NotFound { name: name.to_owned() }),
@@ -131,6 +145,7 @@ impl Outgoing {
             .map(|connection| match connection {
                 Connection::Rest(rest) => rest.status(),
                 Connection::Sql(sql) => sql.status(),
+                Connection::Index(index) => index.status(),
             })
             .collect()
     }
@@ -147,6 +162,7 @@ impl Outgoing {
                 ),
                 elapsed_ms: 0.0,
             }),
+            Connection::Index(index) => Some(index.ping()),
         }
     }
 
@@ -184,6 +200,15 @@ impl Outgoing {
 }
 
 impl Outside for Outgoing {
+    fn indexes(&self) -> Vec<Arc<index::Index>> {
+        let connections = Arc::clone(&self.0.borrow());
+        let indexes = connections.by_name.values().filter_map(|connection| match connection {
+            Connection::Index(index) if index.spec.is_active => Some(Arc::clone(index)),
+            _ => None,
+        });
+        indexes.collect()
+    }
+
     fn answer(&self, request: WorkerRequest) -> Answering<'_> {
         Box::pin(async move {
             match Self::answer(self, request).await {

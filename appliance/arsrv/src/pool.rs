@@ -16,13 +16,19 @@ mod stats;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use arapi::arsrv::{CheckRequest, CheckVerdict, FoundService, ServiceStatus, WorkerStatus};
+use arapi::arsrv::{
+    CheckRequest, CheckVerdict, FoundService, PackagesView, ResolveRequest, ResolveVerdict,
+    ServiceStatus, WheelInfo, WorkerStatus,
+};
+use arapi::error::ErrorCode;
 use arapi::objects::Priority;
-use arbase::Stop;
+use arbase::http::ApiError;
+use arbase::{Chain, Stop};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::group::{Group, Load, Place};
@@ -33,6 +39,7 @@ use self::stats::Stats;
 use self::table::{Entry, Table};
 use crate::call::{Call, Calling, Failure, Invoker, Outcome, Outside};
 use crate::config::Config;
+use crate::packages::PackagesError;
 use crate::worker::{Ended, Sending, Unsent, Worker};
 use crate::world::{Progress, World};
 
@@ -130,6 +137,42 @@ impl Pool {
         keeper::check(&self.0, &request).await
     }
 
+    /// Gets every wheel that requirements need.
+    pub async fn resolve(&self, request: &ResolveRequest) -> Result<ResolveVerdict, ApiError> {
+        match keeper::resolve(&self.0, request).await {
+            Ok(requirements) => Ok(ResolveVerdict::Resolved(requirements)),
+            Err(PackagesError::Fault { fault }) => Ok(ResolveVerdict::Refused(fault)),
+            Err(err) => Err(packages_refused(&err)),
+        }
+    }
+
+    /// The packages of this box.
+    pub async fn packages(&self) -> Result<PackagesView, ApiError> {
+        let inner = Arc::clone(&self.0);
+        let reading = tokio::task::spawn_blocking(move || keeper::packages(&inner));
+        let read = reading.await.map_err(|err| ApiError::internal("list packages", &err))?;
+        read.map_err(|err| packages_refused(&err))
+    }
+
+    /// Takes a wheel; `upload` writes it to where it is told.
+    pub async fn take_wheel(&self, file: &str, upload: Upload<'_>) -> Result<WheelInfo, ApiError> {
+        let launcher = self.launcher().await?;
+        let refused = |err: PackagesError| packages_refused(&err);
+        let incoming = launcher.packages().incoming(file).map_err(refused)?;
+        upload(incoming.path()).await?;
+        launcher.packages().take_wheel(file, incoming).await.map_err(refused)
+    }
+
+    /// Removes an uploaded wheel.
+    pub async fn remove_wheel(&self, file: &str) -> Result<(), ApiError> {
+        let launcher = self.launcher().await?;
+        launcher.packages().remove_wheel(file).await.map_err(|err| packages_refused(&err))
+    }
+
+    async fn launcher(&self) -> Result<Arc<Launcher>, ApiError> {
+        keeper::ready_launcher(&self.0).await.map_err(ApiError::unavailable)
+    }
+
     /// How the workers and their services are.
     pub fn status(&self) -> PoolStatus {
         let workers = locked(&self.0.workers);
@@ -194,8 +237,30 @@ impl Invoker for Pool {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes an upload to a file.
+pub type Upload<'a> = Box<
+    dyn FnOnce(
+            std::path::PathBuf,
+        ) -> Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send + 'a>>
+        + Send
+        + 'a,
+>;
+
+fn packages_refused(err: &PackagesError) -> ApiError {
+    let code = match err {
+        PackagesError::Fault { .. } | PackagesError::Broken { .. } => ErrorCode::Refused,
+        PackagesError::NotAWheel { .. } => ErrorCode::Invalid,
+        PackagesError::Taken { .. } => ErrorCode::Conflict,
+        PackagesError::NoWheel { .. } => ErrorCode::NotFound,
+        PackagesError::Late => ErrorCode::Timeout,
+        PackagesError::NoPip { .. } | PackagesError::Run(_) => ErrorCode::Unavailable,
+        PackagesError::File { .. } => return ApiError::internal("keep packages", err),
+    };
+    ApiError::new(code, Chain(err).to_string())
 }
 
 /// Counts something for as long as it lives.

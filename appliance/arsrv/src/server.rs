@@ -52,6 +52,11 @@ pub trait Workers: Invoker {
     /// How the workers and their services are.
     fn status(&self) -> PoolStatus;
 
+    /// The pool, where there is one: it has the packages.
+    fn pool(&self) -> Option<&Pool> {
+        None
+    }
+
     /// Returns once every worker has ended.
     fn stopped(&self) -> Waiting<'_, ()>;
 }
@@ -66,6 +71,10 @@ impl Workers for Pool {
 
     fn status(&self) -> PoolStatus {
         Self::status(self)
+    }
+
+    fn pool(&self) -> Option<&Self> {
+        Some(self)
     }
 
     fn stopped(&self) -> Waiting<'_, ()> {

@@ -122,3 +122,39 @@ pub async fn wait_for<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
 pub fn say(line: &str) {
     eprintln!("{line}");
 }
+
+/// Makes a wheel in `folder` and returns its path: package `name`, whose module (the name with `_` for `-`) holds
+/// `source`, and which needs `requires`.
+pub fn make_wheel(
+    folder: &Path,
+    name: &str,
+    version: &str,
+    source: &str,
+    requires: &[&str],
+) -> PathBuf {
+    const MAKE: &str = r#"
+import base64, hashlib, sys, zipfile
+folder, name, version, source, *requires = sys.argv[1:]
+module = name.replace("-", "_")
+info = f"{module}-{version}.dist-info"
+metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+metadata += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+wheel = "Wheel-Version: 1.0\nGenerator: artest\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+files = {f"{module}/__init__.py": source, f"{info}/METADATA": metadata, f"{info}/WHEEL": wheel}
+record = ""
+for path, text in files.items():
+    digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+    record += f"{path},sha256={digest},{len(text.encode())}\n"
+files[f"{info}/RECORD"] = record + f"{info}/RECORD,,\n"
+path = f"{folder}/{module}-{version}-py3-none-any.whl"
+with zipfile.ZipFile(path, "w") as archive:
+    for inside, text in files.items():
+        archive.writestr(zipfile.ZipInfo(inside), text)
+print(path, end="")
+"#;
+    let mut command = Command::new(python());
+    command.args(["-c", MAKE]).arg(folder).args([name, version, source]).args(requires);
+    let made = command.output().expect("Python does not start");
+    assert!(made.status.success(), "no wheel: {}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8_lossy(&made.stdout).into_owned().into()
+}

@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderValue, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::deploy::Wanted;
+use crate::deploy::{Wanted, WantedPackages};
 use crate::gate::Caller;
 use crate::remote::passed_on;
 use crate::server::App;
@@ -303,8 +303,13 @@ pub(crate) async fn deploy(
     Extension(caller): Caught,
     Body(request): Body<DeployRequest>,
 ) -> Answer<DeployAnswer> {
-    let DeployRequest { files, dry_run } = request;
-    let wanted = Wanted { files, gone: Vec::new(), origin: "api".to_owned(), dry_run };
+    let DeployRequest { files, dry_run, requirements, upgrade, group } = request;
+    let packages = match requirements {
+        Some(text) => WantedPackages::Text { text, upgrade },
+        None => WantedPackages::Keep,
+    };
+    let origin = "api".to_owned();
+    let wanted = Wanted { files, gone: Vec::new(), origin, dry_run, packages, group };
     Ok(Json(deploy::deploy(&app, &caller, wanted).await?))
 }
 
@@ -332,9 +337,10 @@ pub(crate) async fn rollback(
     Body(request): Body<Option<RollbackRequest>>,
 ) -> Answer<DeployAnswer> {
     let to = request.unwrap_or_default().to;
-    let (file, version) = deploy::rollback_source(&app, stem(&module), to).await?;
+    let (file, requirements, version) = deploy::rollback_source(&app, stem(&module), to).await?;
     let origin = format!("rollback to {version}");
-    let wanted = Wanted { files: vec![file], origin, ..Wanted::default() };
+    let packages = WantedPackages::Recorded(requirements);
+    let wanted = Wanted { files: vec![file], origin, packages, ..Wanted::default() };
     Ok(Json(deploy::deploy(&app, &caller, wanted).await?))
 }
 

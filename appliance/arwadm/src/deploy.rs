@@ -4,12 +4,16 @@
 //! **Invariant:** nothing is committed that has not loaded as a whole in a fresh worker.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use arapi::arclst::{HistoryEntry, Transaction};
-use arapi::arsrv::{CheckRequest, CheckVerdict, FoundService, LoadFault, ModuleSource};
+use arapi::arsrv::{
+    CheckRequest, CheckVerdict, FoundService, LoadFault, ModuleSource, Packages, ResolveRequest,
+    ResolveVerdict,
+};
 use arapi::arwadm::{AuditEntry, DeployAnswer, ModuleInfo, ModuleVersion};
 use arapi::error::ErrorCode;
-use arapi::objects::ModuleSpec;
+use arapi::objects::{ModuleSpec, Requirements};
 use arapi::{Kind, Object, Spec};
 use arbase::Chain;
 use arbase::http::{ApiError, current_cid};
@@ -20,6 +24,10 @@ use crate::objects::is_conflict;
 use crate::remote::passed_on;
 use crate::server::App;
 
+/// Longest time for getting every wheel.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(150);
+/// Longest time for a check, which may build an environment.
+const CHECK_LIMIT: Duration = Duration::from_secs(180);
 /// How often a deployment is planned again because something changed in between.
 const ATTEMPTS: u32 = 3;
 /// Entries of a module's history that are looked at.
@@ -70,6 +78,27 @@ pub(crate) struct Wanted {
     pub(crate) origin: String,
     /// Only check.
     pub(crate) dry_run: bool,
+    /// The packages of the files.
+    pub(crate) packages: WantedPackages,
+    /// The group of workers that their services are to run in.
+    pub(crate) group: Option<String>,
+}
+
+/// Which packages files are deployed with.
+#[derive(Debug, Default)]
+pub(crate) enum WantedPackages {
+    /// Each file those that it has.
+    #[default]
+    Keep,
+    /// What a `requirements.txt` says.
+    Text {
+        /// The file; empty: none.
+        text: String,
+        /// Whether it is resolved again where it has not changed.
+        upgrade: bool,
+    },
+    /// Those of an earlier version.
+    Recorded(Option<Requirements>),
 }
 
 /// Deploys; returns once it is live.
@@ -90,13 +119,26 @@ pub(crate) async fn deploy(
     {
         return Err(ApiError::not_found(format!("there is no module `{missing}`")).into());
     }
-    let changed: Vec<ModuleSource> =
-        deployment::changed(&wanted.files, &present).into_iter().cloned().collect();
+    if let Some(group) = &wanted.group {
+        check_group(group)?;
+    }
+    let packages = packages(app, &wanted, &present).await?;
+    let mut changed: Vec<ModuleSource> =
+        deployment::changed(&wanted.files, &packages, &present).into_iter().cloned().collect();
+    if wanted.group.is_some() {
+        changed.clone_from(&wanted.files);
+    }
     let found = if changed.is_empty() && wanted.gone.is_empty() {
         known(&present)
     } else {
-        let request = CheckRequest { modules: changed, removed: wanted.gone.clone() };
-        match app.arsrv().check(&request).await {
+        let request = CheckRequest {
+            modules: changed,
+            removed: wanted.gone.clone(),
+            packages: packages.clone(),
+            group: wanted.group.clone(),
+        };
+        let client = app.arsrv().0.with_limit(CHECK_LIMIT);
+        match arapi::arsrv::Client(client).check(&request).await {
             Ok(CheckVerdict::Loads { services }) => services,
             Ok(CheckVerdict::Refused(fault)) => return Err(fault.into()),
             Err(err) => return Err(passed_on("check a deployment", &err).into()),
@@ -105,7 +147,14 @@ pub(crate) async fn deploy(
     let mut attempt = 1;
     let (plan, revision) = loop {
         let found = of_users(&found, &present, &wanted);
-        let plan = deployment::plan(&present, &wanted.files, &wanted.gone, &found, &wanted.origin)?;
+        let new = deployment::New {
+            files: &wanted.files,
+            gone: &wanted.gone,
+            packages: &packages,
+            group: wanted.group.as_deref(),
+            origin: &wanted.origin,
+        };
+        let plan = deployment::plan(&present, &new, &found)?;
         let transaction = Transaction {
             changes: plan.changes.clone(),
             who: caller.who.clone(),
@@ -139,6 +188,47 @@ pub(crate) async fn deploy(
             elapsed_ms; "deployed");
     }
     Ok(DeployAnswer { revision, modules, services, removed, elapsed_ms })
+}
+
+/// The rules of a group's name are those of the object.
+fn check_group(group: &str) -> Result<(), ApiError> {
+    let spec = serde_json::json!({"module": "m", "class": "C", "group": group});
+    match Spec::parse(Kind::Service, "s", spec) {
+        Ok(_) => Ok(()),
+        Err(arapi::objects::SpecError::Rule { field, rule, .. }) => {
+            Err(ApiError::invalid(format!("field `{field}`: {rule}")))
+        }
+        Err(other) => Err(ApiError::invalid(other.to_string())),
+    }
+}
+
+/// What the files are to have, every wheel of it there.
+async fn packages(app: &App, wanted: &Wanted, present: &Deployed) -> Result<Packages, DeployError> {
+    let (text, upgrade) = match &wanted.packages {
+        WantedPackages::Keep => return Ok(Packages::Keep),
+        WantedPackages::Recorded(None) => return Ok(Packages::Without),
+        WantedPackages::Recorded(Some(these)) => return Ok(Packages::These(these.clone())),
+        WantedPackages::Text { text, .. } if text.trim().is_empty() => {
+            return Ok(Packages::Without);
+        }
+        WantedPackages::Text { text, upgrade } => (text, *upgrade),
+    };
+    // What was resolved once stays as it is until somebody asks for something else.
+    if !upgrade && let Some(same) = deployment::same_requirements(&wanted.files, text, present) {
+        return Ok(Packages::These(same.clone()));
+    }
+    let stem = |file: &ModuleSource| file.file_name.trim_end_matches(".py").to_owned();
+    let request = ResolveRequest {
+        requirements: text.clone(),
+        modules: wanted.files.iter().map(stem).collect(),
+        group: wanted.group.clone(),
+    };
+    let client = app.arsrv().0.with_limit(RESOLVE_LIMIT);
+    match arapi::arsrv::Client(client).resolve(&request).await {
+        Ok(ResolveVerdict::Resolved(these)) => Ok(Packages::These(these)),
+        Ok(ResolveVerdict::Refused(fault)) => Err(fault.into()),
+        Err(err) => Err(passed_on("resolve requirements", &err).into()),
+    }
 }
 
 /// The deployment is kept and comes into effect as soon as the core is there; the caller has to know
@@ -265,6 +355,7 @@ pub(crate) async fn list(app: &App) -> Result<Vec<ModuleInfo>, ApiError> {
             time_ms: object.changed_ms,
             who: object.changed_by,
             origin: spec.origin,
+            packages: spec.requirements.map(|it| it.lock).unwrap_or_default(),
         }),
         _ => None,
     };
@@ -288,18 +379,19 @@ pub(crate) async fn versions(app: &App, module: &str) -> Result<Vec<ModuleVersio
             time_ms: entry.time_ms,
             who: entry.who.clone(),
             origin: spec.origin.clone(),
+            packages: spec.requirements.as_ref().map(|it| it.lock.clone()).unwrap_or_default(),
         });
     }
     Ok(versions)
 }
 
-/// What a rollback deploys: the file of version `to`, or of the newest version with another source than the
+/// What a rollback deploys: file and packages of version `to`, or of the newest version with others than the
 /// one that serves.
 pub(crate) async fn rollback_source(
     app: &App,
     module: &str,
     to: Option<u64>,
-) -> Result<(ModuleSource, u64), ApiError> {
+) -> Result<(ModuleSource, Option<Requirements>, u64), ApiError> {
     let history = history(app, module).await?;
     let specs: Vec<&ModuleSpec> = history.iter().filter_map(module_in).collect();
     let current =
@@ -307,13 +399,16 @@ pub(crate) async fn rollback_source(
     let found = match to {
         Some(to) => specs.iter().find(|spec| spec.version == to),
         None => specs.iter().find(|spec| {
-            current.is_none_or(|now| spec.version < now.version && spec.sha256 != now.sha256)
+            current.is_none_or(|now| {
+                let differs = spec.sha256 != now.sha256 || spec.requirements != now.requirements;
+                spec.version < now.version && differs
+            })
         }),
     };
     match (found, to) {
         (Some(spec), _) => {
             let (file_name, source) = (spec.file_name.clone(), spec.source.clone());
-            Ok((ModuleSource { file_name, source }, spec.version))
+            Ok((ModuleSource { file_name, source }, spec.requirements.clone(), spec.version))
         }
         (None, Some(to)) => {
             let known: Vec<String> = specs.iter().map(|spec| spec.version.to_string()).collect();

@@ -9,10 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arapi::arclst::{Change, Expect};
-use arapi::arsrv::{FoundService, LoadFault, ModuleSource};
+use arapi::arsrv::{FoundService, LoadFault, ModuleSource, Packages};
 use arapi::arwadm::DeployedModule;
 use arapi::names::{NameError, is_reserved};
-use arapi::objects::{ModuleSpec, ServiceSpec};
+use arapi::objects::{ModuleSpec, Requirements, ServiceSpec};
 use arapi::{Kind, Object, ObjectName, Spec};
 
 use crate::tokens::sha256_hex;
@@ -120,31 +120,78 @@ pub(crate) fn check_files(files: &[ModuleSource]) -> Result<Vec<String>, LoadFau
     Ok(modules)
 }
 
-/// The files whose source differs from what is deployed.
-pub(crate) fn changed<'a>(files: &'a [ModuleSource], present: &Deployed) -> Vec<&'a ModuleSource> {
+/// The files whose source or packages differ from what is deployed.
+pub(crate) fn changed<'a>(
+    files: &'a [ModuleSource],
+    packages: &Packages,
+    present: &Deployed,
+) -> Vec<&'a ModuleSource> {
     let differs = |file: &&ModuleSource| {
         let stem = file.file_name.strip_suffix(".py").unwrap_or(&file.file_name);
-        present.modules.get(stem).is_none_or(|(_, module)| module.source != file.source)
+        present.modules.get(stem).is_none_or(|(_, module)| {
+            module.source != file.source
+                || requirements(packages, Some(module)) != module.requirements
+        })
     };
     files.iter().filter(differs).collect()
 }
 
-/// Plans the deployment of `files`, the removal of `gone`, and the services `found` in all modules that
+/// What a module is to have.
+fn requirements(packages: &Packages, before: Option<&ModuleSpec>) -> Option<Requirements> {
+    match packages {
+        Packages::Keep => before.and_then(|before| before.requirements.clone()),
+        Packages::Without => None,
+        Packages::These(these) => Some(these.clone()),
+    }
+}
+
+/// What all of these files were resolved to already, if it was this very text.
+pub(crate) fn same_requirements<'a>(
+    files: &[ModuleSource],
+    text: &str,
+    present: &'a Deployed,
+) -> Option<&'a Requirements> {
+    let mut known = files.iter().map(|file| {
+        let stem = file.file_name.strip_suffix(".py").unwrap_or(&file.file_name);
+        present.modules.get(stem).and_then(|(_, module)| module.requirements.as_ref())
+    });
+    let first = known.next()?.filter(|known| known.text == text)?;
+    known.all(|other| other == Some(first)).then_some(first)
+}
+
+/// What is new.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct New<'a> {
+    /// Files to be deployed.
+    pub(crate) files: &'a [ModuleSource],
+    /// Modules to be removed.
+    pub(crate) gone: &'a [String],
+    /// The packages of the files.
+    pub(crate) packages: &'a Packages,
+    /// The group that their services are to run in.
+    pub(crate) group: Option<&'a str>,
+    /// How it came.
+    pub(crate) origin: &'a str,
+}
+
+/// Plans the deployment of files, the removal of modules, and the services `found` in all modules that
 /// are there afterwards.
 pub(crate) fn plan(
     present: &Deployed,
-    files: &[ModuleSource],
-    gone: &[String],
+    new: &New<'_>,
     found: &[FoundService],
-    origin: &str,
 ) -> Result<DeployPlan, LoadFault> {
+    let New { files, gone, packages, group, origin } = *new;
     let mut plan = DeployPlan::default();
     let mut touched: BTreeSet<&str> = gone.iter().map(String::as_str).collect();
     for file in files {
         let module = module_of(file)?;
         let before = present.modules.get(&module);
         let sha256 = sha256_hex(file.source.as_bytes());
-        let is_changed = before.is_none_or(|(_, before)| before.sha256 != sha256);
+        let requirements = requirements(packages, before.map(|(_, before)| before));
+        let is_changed = before.is_none_or(|(_, before)| {
+            before.sha256 != sha256 || before.requirements != requirements
+        });
         let last = before.map_or_else(
             || present.last_versions.get(&module).copied().unwrap_or(0),
             |(_, before)| before.version,
@@ -157,6 +204,7 @@ pub(crate) fn plan(
                 sha256,
                 version,
                 origin: origin.to_owned(),
+                requirements,
             };
             plan.changes.push(Change::Put {
                 kind: Kind::Module,
@@ -168,7 +216,7 @@ pub(crate) fn plan(
         plan.modules.push(DeployedModule { name: module, version, changed: is_changed });
     }
     touched.extend(plan.modules.iter().map(|module| module.name.as_str()));
-    let removed = put_services(present, &touched, found, &mut plan.changes)?;
+    let removed = put_services(present, &touched, group, found, &mut plan.changes)?;
     for module in gone {
         if let Some((revision, spec)) = present.modules.get(module) {
             plan.changes.push(Change::Delete {
@@ -186,6 +234,7 @@ pub(crate) fn plan(
 fn put_services(
     present: &Deployed,
     touched: &BTreeSet<&str>,
+    group: Option<&str>,
     found: &[FoundService],
     changes: &mut Vec<Change>,
 ) -> Result<Vec<String>, LoadFault> {
@@ -204,9 +253,12 @@ fn put_services(
                 timeout_ms: None,
                 max_concurrency: None,
                 rate_limit: None,
-                group: "default".to_owned(),
+                group: group_of_module(present, &service.module),
             },
         };
+        if let Some(group) = group.filter(|_| touched.contains(service.module.as_str())) {
+            group.clone_into(&mut spec.group);
+        }
         spec.module.clone_from(&service.module);
         spec.class.clone_from(&service.class);
         spec.summary.clone_from(&service.summary);
@@ -231,6 +283,17 @@ fn put_services(
         }
     }
     Ok(removed)
+}
+
+/// Where a new service of a module runs: with the others of that module, if they are together.
+fn group_of_module(present: &Deployed, module: &str) -> String {
+    let services = present.services.values().map(|(_, spec)| spec);
+    let groups: BTreeSet<&str> =
+        services.filter(|spec| spec.module == module).map(|spec| spec.group.as_str()).collect();
+    match (groups.first(), groups.len()) {
+        (Some(only), 1) => (*only).to_owned(),
+        _ => "default".to_owned(),
+    }
 }
 
 fn check_service(

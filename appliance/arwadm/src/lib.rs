@@ -28,6 +28,7 @@ mod lockout;
 mod logs;
 mod objects;
 mod openapi;
+mod packages;
 mod pages;
 mod password;
 mod people;

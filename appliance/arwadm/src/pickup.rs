@@ -4,6 +4,9 @@
 //! What was carried out is remembered by its hash, so a restart deploys nothing anew, and a file that
 //! was deployed differently since is not put back.  Files that change together are deployed together.  A file
 //! that is taken away removes nothing.
+//!
+//! `NAME.requirements.txt` beside `NAME.py` names the packages that it needs, `requirements.txt` those of every file
+//! that has none of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,7 +22,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::deploy::{self, DeployError, Wanted};
+use crate::deploy::{self, DeployError, Wanted, WantedPackages};
 use crate::deployment::sentence;
 use crate::gate::Caller;
 use crate::objects;
@@ -34,6 +37,8 @@ const SETTLE_MOST: Duration = Duration::from_millis(100);
 const SCAN: Duration = Duration::from_secs(30);
 /// A file a scan finds must have been left alone this long; it may be half written.
 const LEFT_ALONE: Duration = Duration::from_secs(2);
+/// What files of requirements are called, before `.txt`.
+const REQUIREMENTS: &str = "requirements";
 /// Beside a refused file lies one with this ending that says why.
 const REFUSED: &str = ".refused.txt";
 
@@ -136,6 +141,7 @@ fn refused_and_gone(dirs: &[PathBuf]) -> Vec<PathBuf> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Service,
+    Requirements,
     UserConfig,
     Other,
 }
@@ -148,8 +154,61 @@ fn kind_of(name: &str, is_user_conf: bool) -> Found {
     }
     match name.rsplit_once('.') {
         Some((stem, "py")) if !is_user_conf && !stem.is_empty() => Found::Service,
+        Some((stem, "txt")) if !is_user_conf && is_requirements(stem) => Found::Requirements,
         Some((stem, "ini" | "conf")) if is_user_conf && !stem.is_empty() => Found::UserConfig,
         _ => Found::Other,
+    }
+}
+
+fn is_requirements(stem: &str) -> bool {
+    stem == REQUIREMENTS || stem.strip_suffix(REQUIREMENTS).is_some_and(|own| own.ends_with('.'))
+}
+
+/// The files of source whose packages a file of requirements names.
+fn named_by(requirements: &Path) -> Vec<PathBuf> {
+    let name = requirements.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if let Some(own) = name.strip_suffix(".requirements.txt") {
+        return vec![requirements.with_file_name(format!("{own}.py"))];
+    }
+    let entries = requirements.parent().and_then(|dir| std::fs::read_dir(dir).ok());
+    let inside = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_service = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        kind_of(name, false) == Found::Service
+    };
+    inside.filter(is_service).collect()
+}
+
+/// What a file of source needs: its own file of requirements, or that of the folder.
+fn requirements_of(source: &Path) -> std::io::Result<Option<String>> {
+    let stem = source.file_stem().unwrap_or_default().to_string_lossy();
+    for name in [format!("{stem}.requirements.txt"), "requirements.txt".to_owned()] {
+        match std::fs::read(source.with_file_name(name)) {
+            Ok(bytes) => return Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(None)
+}
+
+/// A file that is to be deployed.
+#[derive(Debug, Clone)]
+struct Ready {
+    file: ModuleSource,
+    /// What it needs; None: what it has.
+    requirements: Option<String>,
+    /// Of both.
+    sha256: String,
+}
+
+impl Ready {
+    fn new(file: ModuleSource, requirements: Option<String>) -> Self {
+        let sha256 = match &requirements {
+            None => sha256_hex(file.source.as_bytes()),
+            Some(text) => sha256_hex(format!("{}\0{text}", file.source).as_bytes()),
+        };
+        Self { file, requirements, sha256 }
     }
 }
 
@@ -158,7 +217,7 @@ struct Pickup {
     /// SHA-256 of what was carried out, or refused, by path.
     seen: BTreeMap<String, String>,
     /// Files that were refused; tried again when others were deployed.
-    refused: BTreeMap<PathBuf, ModuleSource>,
+    refused: BTreeMap<PathBuf, Ready>,
 }
 
 impl Pickup {
@@ -175,11 +234,20 @@ impl Pickup {
 
     async fn carry_out(&mut self, batch: BTreeSet<PathBuf>) {
         let mut services = BTreeMap::new();
-        for path in batch {
+        let named: Vec<PathBuf> = batch
+            .iter()
+            .flat_map(|path| match path.file_name() {
+                Some(name) if kind_of(&name.to_string_lossy(), false) == Found::Requirements => {
+                    named_by(path)
+                }
+                _ => Vec::new(),
+            })
+            .collect();
+        for path in batch.into_iter().chain(named).collect::<BTreeSet<PathBuf>>() {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let is_user_conf = path.parent() == Some(&self.app.config.pickup_user_conf_dir);
             let kind = kind_of(name, is_user_conf);
-            if kind == Found::Other {
+            if matches!(kind, Found::Other | Found::Requirements) {
                 continue;
             }
             let bytes = match tokio::fs::read(&path).await {
@@ -190,7 +258,18 @@ impl Pickup {
                     continue;
                 }
             };
-            let sha256 = sha256_hex(&bytes);
+            let requirements = match requirements_of(&path) {
+                Ok(requirements) => requirements.filter(|_| kind == Found::Service),
+                Err(err) => {
+                    log::warn!(path:% = path.display(), error:% = Chain(&err); "the requirements of a file cannot be read");
+                    continue;
+                }
+            };
+            let ready = String::from_utf8(bytes.clone()).map(|source| {
+                Ready::new(ModuleSource { file_name: name.to_owned(), source }, requirements)
+            });
+            let sha256 =
+                ready.as_ref().map_or_else(|_| sha256_hex(&bytes), |ready| ready.sha256.clone());
             if self.seen.get(&key(&path)) == Some(&sha256) {
                 continue;
             }
@@ -199,11 +278,8 @@ impl Pickup {
             remove_note(&path).await;
             match kind {
                 Found::UserConfig => self.user_config(&path, &name, &bytes, sha256).await,
-                _ => match String::from_utf8(bytes) {
-                    Ok(source) => {
-                        let file = ModuleSource { file_name: name, source };
-                        services.insert(path, file);
-                    }
+                _ => match ready {
+                    Ok(ready) => drop(services.insert(path, ready)),
                     Err(_) => {
                         self.refuse(&path, &sha256, &format!("{name}: the text is not UTF-8"))
                             .await;
@@ -216,21 +292,33 @@ impl Pickup {
         }
     }
 
-    /// Deploys files together; one that is at fault is refused and the others go on without it.
-    async fn deploy_all(&mut self, mut files: BTreeMap<PathBuf, ModuleSource>) {
+    /// Deploys files together, those that need the same packages at one time.
+    async fn deploy_all(&mut self, files: BTreeMap<PathBuf, Ready>) {
+        let mut some_live = false;
+        for files in by_requirements(files) {
+            some_live |= self.deploy_same(files).await;
+        }
+        if some_live && !self.refused.is_empty() {
+            self.try_refused_again().await;
+        }
+    }
+
+    /// Deploys files together; one that is at fault is refused and the others go on without it.  Says whether any is
+    /// live.
+    async fn deploy_same(&mut self, mut files: BTreeMap<PathBuf, Ready>) -> bool {
         let mut some_live = false;
         while !files.is_empty() {
             match self.deploy(&files).await {
                 Ok(()) => {
                     some_live = true;
-                    for (path, file) in std::mem::take(&mut files) {
-                        self.accept(&path, sha256_hex(file.source.as_bytes())).await;
+                    for (path, ready) in std::mem::take(&mut files) {
+                        self.accept(&path, ready.sha256).await;
                     }
                 }
                 Err(DeployError::Api(err)) => {
                     // Not the files' fault: the scan tries again.
                     log::error!(reason = err.message(); "the pickup folder cannot be deployed now");
-                    return;
+                    return some_live;
                 }
                 Err(DeployError::Fault(fault)) => {
                     let mut text = sentence(&fault);
@@ -239,7 +327,7 @@ impl Pickup {
                     }
                     let at_fault: Vec<PathBuf> = files
                         .iter()
-                        .filter(|(_, file)| file.file_name == fault.file)
+                        .filter(|(_, ready)| ready.file.file_name == fault.file)
                         .map(|(path, _)| path.clone())
                         .collect();
                     // Where nobody in particular is at fault, all are.
@@ -249,35 +337,42 @@ impl Pickup {
                         at_fault
                     };
                     for path in at_fault {
-                        if let Some(file) = files.remove(&path) {
-                            self.refuse(&path, &sha256_hex(file.source.as_bytes()), &text).await;
-                            self.refused.insert(path, file);
+                        if let Some(ready) = files.remove(&path) {
+                            self.refuse(&path, &ready.sha256, &text).await;
+                            self.refused.insert(path, ready);
                         }
                     }
                 }
             }
         }
-        if some_live && !self.refused.is_empty() {
-            self.try_refused_again().await;
-        }
+        some_live
     }
 
     /// What was refused may only have waited for what has come now.
     async fn try_refused_again(&mut self) {
-        let again = self.refused.clone();
-        let result = self.deploy(&again).await;
-        if result.is_ok() {
-            for (path, file) in again {
-                self.accept(&path, sha256_hex(file.source.as_bytes())).await;
+        for again in by_requirements(self.refused.clone()) {
+            let result = self.deploy(&again).await;
+            if result.is_ok() {
+                for (path, ready) in again {
+                    self.accept(&path, ready.sha256).await;
+                }
             }
         }
     }
 
-    async fn deploy(&self, files: &BTreeMap<PathBuf, ModuleSource>) -> Result<(), DeployError> {
+    /// Deploys files that need the same.
+    async fn deploy(&self, files: &BTreeMap<PathBuf, Ready>) -> Result<(), DeployError> {
         let caller = Caller::own("pickup", "deploy");
-        let origin = "pickup".to_owned();
-        let files = files.values().cloned().collect();
-        let wanted = Wanted { files, gone: Vec::new(), origin, dry_run: false };
+        let packages = match files.values().next().and_then(|ready| ready.requirements.clone()) {
+            Some(text) => WantedPackages::Text { text, upgrade: false },
+            None => WantedPackages::Keep,
+        };
+        let wanted = Wanted {
+            files: files.values().map(|ready| ready.file.clone()).collect(),
+            origin: "pickup".to_owned(),
+            packages,
+            ..Wanted::default()
+        };
         deploy::deploy(&self.app, &caller, wanted).await.map(drop)
     }
 
@@ -343,6 +438,15 @@ impl Pickup {
     }
 }
 
+/// Files apart by what they need.
+fn by_requirements(files: BTreeMap<PathBuf, Ready>) -> Vec<BTreeMap<PathBuf, Ready>> {
+    let mut apart: BTreeMap<Option<String>, BTreeMap<PathBuf, Ready>> = BTreeMap::new();
+    for (path, ready) in files {
+        apart.entry(ready.requirements.clone()).or_default().insert(path, ready);
+    }
+    apart.into_values().collect()
+}
+
 fn key(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
@@ -390,6 +494,28 @@ mod tests {
         assert_eq!(kind_of("app.ini", true), Found::UserConfig);
         assert_eq!(kind_of("app.conf", true), Found::UserConfig);
         assert_eq!(kind_of("app.py", true), Found::Other);
+        for name in ["requirements.txt", "photos.requirements.txt"] {
+            assert_eq!(kind_of(name, false), Found::Requirements, "{name}");
+        }
+        assert_eq!(kind_of("myrequirements.txt", false), Found::Other);
+    }
+
+    #[test]
+    fn a_file_needs_what_its_own_requirements_say_or_those_of_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str| std::fs::write(dir.path().join(name), name).unwrap();
+        let of = |name: &str| requirements_of(&dir.path().join(name)).unwrap();
+        put("a.py");
+        put("b.py");
+        assert_eq!(of("a.py"), None);
+        put("requirements.txt");
+        put("b.requirements.txt");
+        assert_eq!(of("a.py").as_deref(), Some("requirements.txt"));
+        assert_eq!(of("b.py").as_deref(), Some("b.requirements.txt"));
+        let mut named = named_by(&dir.path().join("requirements.txt"));
+        named.sort();
+        assert_eq!(named, [dir.path().join("a.py"), dir.path().join("b.py")]);
+        assert_eq!(named_by(&dir.path().join("b.requirements.txt")), [dir.path().join("b.py")]);
     }
 
     #[test]

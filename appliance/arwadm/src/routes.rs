@@ -6,7 +6,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::server::App;
-use crate::{api, session, system};
+use crate::{api, packages, session, system};
 
 /// Who may make a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +128,8 @@ const SMALL: usize = 64 * 1024;
 const LARGE: usize = 16 * 1024 * 1024;
 /// For sources.
 const SOURCES: usize = 64 * 1024 * 1024;
+/// For a wheel: the largest there are, with libraries inside, are half of that.
+const WHEEL: usize = 512 * 1024 * 1024;
 /// For an update bundle: both slots' images fit in.
 const BUNDLE: usize = 2 * 1024 * 1024 * 1024 - 1;
 
@@ -224,6 +226,15 @@ pub const ROUTES: &[Route] = &[
     Route { method: HttpMethod::Post, path: "/v1/deployments/{module}/rollback", access: Access::Needs(Permission::Develop), name: "rollback",
         summary: "Deploys an earlier version of a module again.",
         limit: SMALL, form: out::<wire::DeployAnswer>().body::<wire::RollbackRequest>(), handler: || post(api::rollback) },
+    Route { method: HttpMethod::Get, path: "/v1/packages", access: Access::Needs(Permission::Read), name: "package_list",
+        summary: "Lists the uploaded wheels and the environments that are built.",
+        limit: SMALL, form: out::<arapi::arsrv::PackagesView>(), handler: || get(packages::list) },
+    Route { method: HttpMethod::Put, path: "/v1/packages/wheels/{file}", access: Access::Needs(Permission::Develop), name: "wheel_upload",
+        summary: "Takes a wheel, from which deployments with a `requirements.txt` are served.",
+        limit: WHEEL, form: out::<arapi::arsrv::WheelInfo>().upload(), handler: || put(packages::upload) },
+    Route { method: HttpMethod::Delete, path: "/v1/packages/wheels/{file}", access: Access::Needs(Permission::Develop), name: "wheel_remove",
+        summary: "Removes an uploaded wheel; what was deployed with it goes on.",
+        limit: SMALL, form: out::<()>(), handler: || delete(packages::remove) },
     Route { method: HttpMethod::Post, path: "/v1/ide-deploy", access: Access::Service, name: "ide_deploy",
         summary: "Deploys what an editor sent to the channel port.",
         limit: SOURCES, form: out::<wire::DeployAnswer>().body::<wire::IdeDeployRequest>(), handler: || post(api::ide_deploy) },

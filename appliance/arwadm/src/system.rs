@@ -156,7 +156,7 @@ fn copy(from: &HeaderMap, to: &mut HeaderMap, names: &[HeaderName]) {
     }
 }
 
-fn too_large(limit: usize) -> ApiError {
+pub(crate) fn too_large(limit: usize) -> ApiError {
     ApiError::new(
         ErrorCode::TooLarge,
         format!("the upload is larger than the {limit} bytes allowed here"),
@@ -167,7 +167,7 @@ fn too_large(limit: usize) -> ApiError {
 ///
 /// The caller's bytes are read to their end even where the other side has refused them long ago: a client that is
 /// still sending when its connection is closed never sees why.
-fn limited(body: Body, limit: usize, overrun: Arc<AtomicBool>) -> Body {
+pub(crate) fn limited(body: Body, limit: usize, overrun: Arc<AtomicBool>) -> Body {
     let (tx, rx) = mpsc::channel::<io::Result<Bytes>>(4);
     tokio::spawn(async move {
         let mut stream = body.into_data_stream();
@@ -206,7 +206,7 @@ fn limited(body: Body, limit: usize, overrun: Arc<AtomicBool>) -> Body {
 type Onward = http::Response<hyper::body::Incoming>;
 
 /// An answer that is passed on as it is, or the error it stands for.
-async fn checked(client: &UnixClient, answer: Onward) -> Result<Onward, ClientError> {
+pub(crate) async fn checked(client: &UnixClient, answer: Onward) -> Result<Onward, ClientError> {
     let status = answer.status();
     let is_passed = status.is_success()
         || matches!(status, StatusCode::NOT_MODIFIED | StatusCode::RANGE_NOT_SATISFIABLE);

@@ -15,6 +15,53 @@ pub enum OutgoingSpec {
     Rest(OutgoingRest),
     /// A database, `self.out.sql[name]`.
     Sql(OutgoingSql),
+    /// An index of Python packages, for deployments with a `requirements.txt`.
+    PackageIndex(PackageIndexSpec),
+}
+
+/// An index of Python packages (PEP 503), from which deployments take what was not uploaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PackageIndexSpec {
+    /// The address of the index, for example `https://packages.example.com/simple`.
+    pub address: String,
+    /// The user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<SecretField>,
+    /// A certificate authority in PEM to trust instead of those that come with pip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_ca_pem: Option<String>,
+    /// Whether it may be used; default true.
+    #[serde(default = "yes")]
+    pub is_active: bool,
+}
+
+impl PackageIndexSpec {
+    fn check(&self) -> Result<(), Broken> {
+        let uri = self.address.parse::<http::Uri>().ok();
+        let fits = uri.is_some_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.host().is_some_and(|host| !host.is_empty())
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+                && uri.query().is_none()
+        });
+        if !fits || self.address.bytes().any(|b| b.is_ascii_whitespace() || b == b'%') {
+            return Err((
+                "address",
+                format!(
+                    "`{}` is not the address of an index: something like `https://packages.example.com/simple` was expected (credentials go into `username` and `password`)",
+                    self.address.escape_debug()
+                ),
+            ));
+        }
+        if self.password.is_some() != self.username.is_some() {
+            return Err(("password", "`username` and `password` go together".to_owned()));
+        }
+        Ok(())
+    }
 }
 
 /// An outgoing REST connection.  The core owns its pool, time limits, retries, circuit breaker,
@@ -177,6 +224,7 @@ impl OutgoingSpec {
         match self {
             Self::Rest(rest) => rest.is_active,
             Self::Sql(sql) => sql.is_active,
+            Self::PackageIndex(index) => index.is_active,
         }
     }
 }
@@ -194,13 +242,17 @@ impl Rules for OutgoingSpec {
         match self {
             Self::Rest(rest) => rest.check(),
             Self::Sql(sql) => within("pool_size", sql.pool_size.into(), 1, 100),
+            Self::PackageIndex(index) => index.check(),
         }
     }
 
     fn secrets_mut(&mut self) -> Vec<(&'static str, &mut SecretField)> {
         match self {
             Self::Rest(_) => Vec::new(),
-            Self::Sql(sql) => sql.password.iter_mut().map(|field| ("password", field)).collect(),
+            Self::Sql(OutgoingSql { password, .. })
+            | Self::PackageIndex(PackageIndexSpec { password, .. }) => {
+                password.iter_mut().map(|field| ("password", field)).collect()
+            }
         }
     }
 
@@ -210,7 +262,7 @@ impl Rules for OutgoingSpec {
                 let names = rest.security.iter().chain(&rest.tls_client);
                 names.map(|name| (Kind::Security, name)).collect()
             }
-            Self::Sql(_) => Vec::new(),
+            Self::Sql(_) | Self::PackageIndex(_) => Vec::new(),
         }
     }
 }

@@ -23,11 +23,85 @@ pub struct ModuleSpec {
     pub version: u64,
     /// How it came: `api`, `pickup`, `ide`, `rollback to N`.
     pub origin: String,
+    /// The packages it needs; absent: those that every worker has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requirements: Option<Requirements>,
 }
 
 impl ModuleSpec {
     /// Largest source, in bytes.
     pub const MAX_SOURCE: usize = 4 * 1024 * 1024;
+}
+
+/// The packages of a module: what was asked for, and exactly what that was resolved to when it was deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Requirements {
+    /// The `requirements.txt` as it was given.
+    pub text: String,
+    /// Every wheel that belongs to it, those that others need included, by name.
+    pub lock: Vec<LockedPackage>,
+}
+
+/// One package of a lock.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LockedPackage {
+    /// Its name in the form that packages are compared by: lower case, `-` for `_` and `.`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The wheel's file name.
+    pub file: String,
+    /// SHA-256 of the wheel in hexadecimal.
+    pub sha256: String,
+}
+
+impl Requirements {
+    /// Longest `requirements.txt`, in bytes.
+    pub const MAX_TEXT: usize = 256 * 1024;
+    /// Most wheels in a lock.
+    pub const MAX_LOCK: usize = 2000;
+
+    fn check(&self) -> Result<(), Broken> {
+        if self.text.len() > Self::MAX_TEXT || self.lock.len() > Self::MAX_LOCK {
+            return Err((
+                "requirements",
+                format!(
+                    "{} bytes of text and {} packages are above the {} and {} allowed",
+                    self.text.len(),
+                    self.lock.len(),
+                    Self::MAX_TEXT,
+                    Self::MAX_LOCK
+                ),
+            ));
+        }
+        for package in &self.lock {
+            let is_hash =
+                package.sha256.len() == 64 && package.sha256.bytes().all(|b| b.is_ascii_hexdigit());
+            if !is_hash || !is_wheel_name(&package.file) {
+                return Err((
+                    "requirements.lock",
+                    format!(
+                        "`{}` is not a wheel's file name with the SHA-256 of its content",
+                        package.file.escape_debug()
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text can be the file name of a wheel, and nothing but a file name.
+pub fn is_wheel_name(text: &str) -> bool {
+    let stem = text.strip_suffix(".whl").unwrap_or_default();
+    let parts = stem.split('-').count();
+    text.len() <= 200
+        && (5..=6).contains(&parts)
+        && !stem.starts_with('.')
+        && stem.split('-').all(|part| !part.is_empty())
+        && stem.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+!-".contains(&b))
 }
 
 impl Rules for ModuleSpec {
@@ -50,7 +124,7 @@ impl Rules for ModuleSpec {
                 format!("{} bytes are above the {} allowed", self.source.len(), Self::MAX_SOURCE),
             ));
         }
-        Ok(())
+        self.requirements.as_ref().map_or(Ok(()), Requirements::check)
     }
 }
 

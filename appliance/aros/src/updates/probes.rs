@@ -209,7 +209,7 @@ async fn worker(app: &App) -> Result<String, String> {
         file_name: "boxcheck.py".to_owned(),
         source: "from zato.server.service import Service\n\n\nclass BoxCheck(Service):\n    def handle(self):\n        pass\n".to_owned(),
     };
-    let request = CheckRequest { modules: vec![module], removed: Vec::new() };
+    let request = CheckRequest { modules: vec![module], ..CheckRequest::default() };
     match client.check(&request).await.map_err(chain)? {
         CheckVerdict::Loads { .. } => Ok("a fresh worker loads a service".to_owned()),
         CheckVerdict::Refused(fault) => {

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::connection::{Basis, Counts, Presents, Rest};
 use super::health::keep_checking;
+use super::index::Index;
 use super::ntlm::Credentials;
 use super::oauth::TokenSource;
 use super::sql::Sql;
@@ -36,6 +37,8 @@ pub enum Wanted {
     Rest(Box<Basis>),
     /// A database.
     Sql(Box<Sql>),
+    /// An index of Python packages.
+    Index(Arc<Index>),
 }
 
 /// Follows the worlds until told to stop.
@@ -98,6 +101,9 @@ fn needed(world: &World) -> BTreeSet<String> {
     for object in world.of_kind(Kind::Outgoing) {
         match &object.spec {
             Spec::Outgoing(OutgoingSpec::Sql(sql)) => sql.password.iter().for_each(&mut need),
+            Spec::Outgoing(OutgoingSpec::PackageIndex(index)) => {
+                index.password.iter().for_each(&mut need);
+            }
             Spec::Outgoing(OutgoingSpec::Rest(rest)) => {
                 for name in rest.security.iter().chain(&rest.tls_client) {
                     let spec = security(name, world);
@@ -181,6 +187,11 @@ pub fn plan(
                 password: spec.password.as_ref().map(value),
                 spec: spec.clone(),
             })),
+            Spec::Outgoing(OutgoingSpec::PackageIndex(spec)) => Wanted::Index(Index::new(
+                object.name.to_string(),
+                spec.clone(),
+                spec.password.as_ref().map(value),
+            )),
             _ => continue,
         };
         wanted.insert(object.name.clone(), one);
@@ -269,6 +280,13 @@ fn execute(
             (Wanted::Sql(sql), _) => {
                 made.push(name.clone());
                 Connection::Sql(Arc::from(sql))
+            }
+            (Wanted::Index(index), Some(Connection::Index(known))) if *known == index => {
+                Connection::Index(Arc::clone(known))
+            }
+            (Wanted::Index(index), _) => {
+                made.push(name.clone());
+                Connection::Index(index)
             }
         };
         after.by_name.insert(name, connection);

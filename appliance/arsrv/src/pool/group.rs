@@ -78,6 +78,8 @@ fn choose(held: impl Iterator<Item = Option<Held>>, room: Room, load: Load) -> O
 pub(crate) struct Group {
     /// Its name.
     pub(crate) name: String,
+    /// The group whose modules its workers load: itself, but for a quarantine.
+    pub(crate) base: String,
     /// How many workers it is to have.
     pub(crate) wanted: usize,
     room: Room,
@@ -145,8 +147,8 @@ impl Drop for Place {
 
 impl Group {
     /// A group without workers.
-    pub(crate) fn new(name: String, wanted: usize, room: Room) -> Arc<Self> {
-        Arc::new(Self { name, wanted, room, state: Mutex::default() })
+    pub(crate) fn new(name: String, base: String, wanted: usize, room: Room) -> Arc<Self> {
+        Arc::new(Self { name, base, wanted, room, state: Mutex::default() })
     }
 
     fn crew(&self) -> MutexGuard<'_, Crew> {

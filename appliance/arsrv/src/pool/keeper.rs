@@ -7,16 +7,19 @@
 //! workers finish what they have, and the rest of the new ones are started.  A set that does not load changes
 //! nothing: the old one goes on serving, and it is tried again.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use arapi::arsrv::{CheckRequest, CheckVerdict, FoundService, LoadFault};
+use arapi::arsrv::{
+    CheckRequest, CheckVerdict, EnvironmentInfo, FoundService, LoadFault, PackagesView,
+    ResolveRequest,
+};
 use arapi::names::Kind;
-use arapi::objects::Spec;
+use arapi::objects::{Requirements, Spec};
 use arbase::{Chain, Stop};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
@@ -26,13 +29,13 @@ use super::launch::{LaunchError, Launcher, Order};
 use super::requests::Hosting;
 use super::table::{Entry, Limits, Table};
 use super::{Inner, RECONCILER, locked};
-use crate::modules::ModuleSet;
+use crate::modules::{DEFAULT, ModuleSet, View};
+use crate::packages::environment::Conflict;
+use crate::packages::{Asked, PackagesError};
 use crate::worker::process::Spawner;
 use crate::worker::{Cause, End, Loaded, State, Worker};
 use crate::world::{Progress, World};
 
-/// The group of services that name none.
-const DEFAULT: &str = "default";
 /// Where workers are listed that try a set of modules.
 const TRIAL: &str = "trial";
 /// How long a service that ended a worker is kept apart from the others.
@@ -71,12 +74,12 @@ pub(crate) enum Event {
         /// What came of it.
         outcome: Result<(Arc<Worker>, Loaded), LaunchError>,
     },
-    /// The first worker of a new set is ready, or is not.
+    /// The first workers of a new set are ready, or are not.
     Tried {
         /// The set.
         set: Arc<ModuleSet>,
         /// What came of it.
-        outcome: Result<(Arc<Worker>, Loaded), LaunchError>,
+        outcome: Result<Trial, LaunchError>,
     },
     /// How workers are started is known, or why they cannot be.
     Prepared(Result<Arc<Launcher>, String>),
@@ -89,50 +92,68 @@ pub(crate) enum Event {
     },
 }
 
-/// A checked worker that waits for its deployment.
+/// The first workers of a set: one for each of its views.
+pub(crate) struct Trial {
+    /// With their views' keys.
+    workers: Vec<(String, Arc<Worker>)>,
+    /// What they have found.
+    services: Vec<FoundService>,
+}
+
+impl Trial {
+    fn drain(self) {
+        for (_, worker) in self.workers {
+            worker.drain(Cause::Unneeded);
+        }
+    }
+}
+
+/// Checked workers that wait for their deployment.
 #[derive(Default)]
 pub(crate) struct Warm(Mutex<Option<Waiting>>);
 
 struct Waiting {
-    worker: Arc<Worker>,
-    loaded: Loaded,
+    trial: Trial,
     set: Arc<ModuleSet>,
+    /// Tells it from one that is kept later for the same set.
+    since: Instant,
 }
 
 impl Warm {
-    /// Keeps a worker; one that was kept before goes.
+    /// Keeps workers; those that were kept before go.
     fn keep(&self, waiting: Waiting) {
         if let Some(old) = locked(&self.0).replace(waiting) {
-            old.worker.drain(Cause::Unneeded);
+            old.trial.drain();
         }
     }
 
-    /// The worker for this set, if it is still there.
-    fn take(&self, hash: &str) -> Option<(Arc<Worker>, Loaded)> {
+    /// The workers for this set, if they are still there.
+    fn take(&self, hash: &str) -> Option<Trial> {
         let mut kept = locked(&self.0);
         let fits = |waiting: &mut Waiting| {
-            waiting.set.hash == hash && waiting.worker.state() == State::Ready
+            let mut workers = waiting.trial.workers.iter();
+            waiting.set.hash == hash && workers.all(|(_, worker)| worker.state() == State::Ready)
         };
-        kept.take_if(fits).map(|waiting| (waiting.worker, waiting.loaded))
+        kept.take_if(fits).map(|waiting| waiting.trial)
     }
 
-    /// What the kept worker has loaded, if it is for this set.
+    /// What the kept workers have loaded, if they are for this set.
     fn loaded(&self, hash: &str) -> Option<Vec<FoundService>> {
         let kept = locked(&self.0);
         let waiting = kept.as_ref().filter(|waiting| waiting.set.hash == hash)?;
-        Some(waiting.loaded.services.clone())
+        Some(waiting.trial.services.clone())
     }
 
-    /// Lets a worker go, if it is still kept.
-    fn forget(&self, worker: &Arc<Worker>) {
-        let expired = locked(&self.0).take_if(|waiting| Arc::ptr_eq(&waiting.worker, worker));
+    /// Lets workers go, if they are still kept.
+    fn forget(&self, since: Instant) {
+        let expired = locked(&self.0).take_if(|waiting| waiting.since == since);
         if let Some(expired) = expired {
-            expired.worker.drain(Cause::Unneeded);
+            expired.trial.drain();
         }
     }
 
-    fn hash(&self) -> Option<String> {
-        locked(&self.0).as_ref().map(|waiting| waiting.set.hash.clone())
+    fn set(&self) -> Option<Arc<ModuleSet>> {
+        locked(&self.0).as_ref().map(|waiting| Arc::clone(&waiting.set))
     }
 }
 
@@ -331,7 +352,7 @@ impl Inner {
         locked(&self.quarantine).insert(Arc::clone(service), until);
         if let Some(entry) = self.table().services.get(service) {
             // At once, and not when the keeper gets to it: the next call of it may be waiting already.
-            let group = self.group(&quarantine_group(service), 1);
+            let group = self.group(&quarantine_group(service), &entry.group().base, 1);
             if !Arc::ptr_eq(&entry.group(), &group) {
                 log::warn!(service = service.as_ref(), minutes = QUARANTINE.as_secs() / 60; "service runs in a worker of its own for a while: it ended one");
                 entry.move_to(group);
@@ -340,7 +361,7 @@ impl Inner {
     }
 
     /// The group of this name; made if it is new.
-    fn group(&self, name: &str, wanted: usize) -> Arc<Group> {
+    fn group(&self, name: &str, base: &str, wanted: usize) -> Arc<Group> {
         let threads = self.config.worker_threads;
         let room = Room {
             // Coroutines take slots beside the threads.
@@ -351,7 +372,11 @@ impl Inner {
         let mut groups = locked(&self.groups);
         let group = groups
             .entry(name.to_owned())
-            .or_insert_with(|| Group::new(name.to_owned(), wanted, room));
+            .or_insert_with(|| Group::new(name.to_owned(), base.to_owned(), wanted, room));
+        if group.base != base {
+            // A quarantined service has moved: its workers are to load other modules.
+            *group = Group::new(name.to_owned(), base.to_owned(), wanted, room);
+        }
         Arc::clone(group)
     }
 
@@ -386,12 +411,15 @@ impl Inner {
         launcher: &Launcher,
         group: &str,
         set: &Arc<ModuleSet>,
+        view: View,
     ) -> Result<(Arc<Worker>, Loaded), LaunchError> {
         let settings = Arc::clone(&locked(&self.settings));
         let order = Order {
             // What is tried becomes one of these.
             name: if group == TRIAL { DEFAULT } else { group },
             set: Arc::clone(set),
+            view,
+            indexes: self.outside.indexes(),
             settings: &settings,
             host: Arc::new(Hosting(Arc::clone(self))),
         };
@@ -417,12 +445,53 @@ impl Inner {
         Ok((worker, loaded))
     }
 
+    /// Loads a set, each of its views in a worker of its own.
+    async fn try_views(
+        self: &Arc<Self>,
+        launcher: &Launcher,
+        set: &Arc<ModuleSet>,
+    ) -> Result<Trial, LaunchError> {
+        let views = set.views().map_err(|conflict| LaunchError::Load(conflicting(&conflict)))?;
+        let mut trial = Trial { workers: Vec::new(), services: Vec::new() };
+        for view in views {
+            let key = view.key.clone();
+            match self.launch(launcher, TRIAL, set, view).await {
+                Ok((worker, loaded)) => {
+                    trial.workers.push((key, worker));
+                    for found in loaded.services {
+                        let is_known = |other: &FoundService| {
+                            (&other.name, &other.module) == (&found.name, &found.module)
+                        };
+                        if !trial.services.iter().any(is_known) {
+                            trial.services.push(found);
+                        }
+                    }
+                }
+                Err(err) => {
+                    trial.drain();
+                    return Err(err);
+                }
+            }
+        }
+        Ok(trial)
+    }
+
     fn registered_as(&self, worker: &Arc<Worker>, group: &str) {
         for (of, other) in locked(&self.workers).iter_mut() {
             if Arc::ptr_eq(other, worker) {
                 group.clone_into(of);
             }
         }
+    }
+}
+
+fn conflicting(conflict: &Conflict) -> LoadFault {
+    LoadFault {
+        reason: conflict.to_string(),
+        file: String::new(),
+        line: 0,
+        traceback: String::new(),
+        exit_code: None,
     }
 }
 
@@ -441,29 +510,24 @@ pub(super) async fn check(inner: &Arc<Inner>, request: &CheckRequest) -> CheckVe
             exit_code: None,
         })
     };
-    let mut launchers = inner.launcher.subscribe();
-    let limit = Duration::from_millis(inner.config.load_timeout_ms);
-    let launcher = match tokio::time::timeout(limit, launchers.wait_for(Option::is_some)).await {
-        Ok(Ok(launcher)) => launcher.clone(),
-        Ok(Err(_)) | Err(_) => None,
-    };
-    let Some(launcher) = launcher else {
-        let problem = locked(&inner.problems).values().next().cloned();
-        return refused(problem.unwrap_or_else(|| "no worker can be started yet".to_owned()));
+    let launcher = match ready_launcher(inner).await {
+        Ok(launcher) => launcher,
+        Err(problem) => return refused(problem),
     };
     let world = Arc::clone(&inner.worlds.borrow());
     let set = Arc::new(ModuleSet::of_world(&world).changed_by(request));
     if let Some(services) = inner.warm.loaded(&set.hash) {
         return CheckVerdict::Loads { services };
     }
-    match inner.launch(&launcher, TRIAL, &set).await {
-        Ok((worker, loaded)) => {
-            let services = loaded.services.clone();
-            inner.warm.keep(Waiting { worker: Arc::clone(&worker), loaded, set });
+    match inner.try_views(&launcher, &set).await {
+        Ok(trial) => {
+            let services = trial.services.clone();
+            let since = Instant::now();
+            inner.warm.keep(Waiting { trial, set, since });
             let inner = Arc::clone(inner);
             tokio::spawn(async move {
                 tokio::time::sleep(WARM).await;
-                inner.warm.forget(&worker);
+                inner.warm.forget(since);
             });
             CheckVerdict::Loads { services }
         }
@@ -478,6 +542,67 @@ pub(super) async fn check(inner: &Arc<Inner>, request: &CheckRequest) -> CheckVe
         }
         Err(err) => refused(Chain(&err).to_string()),
     }
+}
+
+/// How workers are started, once it is known; or what keeps them from it.
+pub(super) async fn ready_launcher(inner: &Arc<Inner>) -> Result<Arc<Launcher>, String> {
+    let mut launchers = inner.launcher.subscribe();
+    let limit = Duration::from_millis(inner.config.load_timeout_ms);
+    let launcher = match tokio::time::timeout(limit, launchers.wait_for(Option::is_some)).await {
+        Ok(Ok(launcher)) => launcher.clone(),
+        Ok(Err(_)) | Err(_) => None,
+    };
+    launcher.ok_or_else(|| {
+        let problem = locked(&inner.problems).values().next().cloned();
+        problem.unwrap_or_else(|| "no worker can be started yet".to_owned())
+    })
+}
+
+/// Resolves requirements for modules that are to be deployed together.
+pub(super) async fn resolve(
+    inner: &Arc<Inner>,
+    request: &ResolveRequest,
+) -> Result<Requirements, PackagesError> {
+    let launcher = ready_launcher(inner)
+        .await
+        .map_err(|problem| PackagesError::Run(std::io::Error::other(problem)))?;
+    let set = ModuleSet::of_world(&Arc::clone(&inner.worlds.borrow()));
+    let groups = match &request.group {
+        Some(group) => BTreeSet::from([group.clone()]),
+        None => set.groups(&request.modules),
+    };
+    let mut held = BTreeMap::new();
+    for group in &groups {
+        held.extend(set.held(group, &request.modules));
+    }
+    let group = groups.first().map_or(DEFAULT, String::as_str);
+    let indexes = inner.outside.indexes();
+    let asked = Asked { text: &request.requirements, group, held, indexes: &indexes };
+    launcher.packages().resolve(asked).await
+}
+
+/// The packages of this box.
+pub(super) fn packages(inner: &Arc<Inner>) -> Result<PackagesView, PackagesError> {
+    let indexes = inner.outside.indexes();
+    let mut view = PackagesView {
+        indexes: indexes.iter().map(|index| index.spec.address.clone()).collect(),
+        ..PackagesView::default()
+    };
+    let Some(launcher) = inner.launcher.borrow().clone() else { return Ok(view) };
+    let read = |source| PackagesError::File { path: launcher.sets(), source };
+    view.wheels = launcher.packages().wheels().map_err(read)?;
+    let set = ModuleSet::of_world(&Arc::clone(&inner.worlds.borrow()));
+    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for name in groups_of(&inner.table()).into_values().map(|group| group.base.clone()) {
+        if let Ok(View { environment: Some(environment), .. }) = set.view(&name) {
+            groups.entry(environment.name).or_default().push(name);
+        }
+    }
+    for (name, packages) in launcher.packages().built().map_err(read)? {
+        let groups = groups.remove(&name).unwrap_or_default();
+        view.environments.push(EnvironmentInfo { name, groups, packages });
+    }
+    Ok(view)
 }
 
 /// What workers are told beside modules.
@@ -609,13 +734,13 @@ impl Keeper {
         worker.configure(settings.to_string().as_bytes());
     }
 
-    fn tried(&mut self, set: Arc<ModuleSet>, outcome: Result<(Arc<Worker>, Loaded), LaunchError>) {
+    fn tried(&mut self, set: Arc<ModuleSet>, outcome: Result<Trial, LaunchError>) {
         let is_wanted =
             matches!(&self.candidate, Some(Candidate::Trying(hash)) if *hash == set.hash);
         match outcome {
-            Ok((worker, _)) if !is_wanted => worker.drain(Cause::Unneeded),
+            Ok(trial) if !is_wanted => trial.drain(),
             Err(_) if !is_wanted => {}
-            Ok((worker, loaded)) => self.go_live(set, Some(worker), loaded.services),
+            Ok(trial) => self.go_live(set, trial),
             Err(err) => {
                 let why = reason_of(&err);
                 log::error!(error = why.as_str(); "deployed modules do not load; the ones before go on serving");
@@ -690,10 +815,11 @@ impl Keeper {
             _ => self.failed_tries = 0,
         }
         if set.is_empty() {
-            return self.go_live(Arc::clone(set), None, Vec::new());
+            let nothing = Trial { workers: Vec::new(), services: Vec::new() };
+            return self.go_live(Arc::clone(set), nothing);
         }
-        if let Some((worker, loaded)) = self.inner.warm.take(&set.hash) {
-            return self.go_live(Arc::clone(set), Some(worker), loaded.services);
+        if let Some(trial) = self.inner.warm.take(&set.hash) {
+            return self.go_live(Arc::clone(set), trial);
         }
         let Some(launcher) = self.inner.launcher.borrow().clone() else {
             return;
@@ -701,36 +827,30 @@ impl Keeper {
         self.candidate = Some(Candidate::Trying(set.hash.clone()));
         let (inner, set) = (Arc::clone(&self.inner), Arc::clone(set));
         tokio::spawn(async move {
-            let outcome = inner.launch(&launcher, TRIAL, &set).await;
+            let outcome = inner.try_views(&launcher, &set).await;
             inner.tell(Event::Tried { set, outcome });
         });
     }
 
     /// Changes over to a set: from here on every new call is run by it.
-    fn go_live(
-        &mut self,
-        set: Arc<ModuleSet>,
-        worker: Option<Arc<Worker>>,
-        services: Vec<FoundService>,
-    ) {
+    fn go_live(&mut self, set: Arc<ModuleSet>, trial: Trial) {
         let world = Arc::clone(&self.inner.worlds.borrow());
+        let Trial { mut workers, services } = trial;
         // What is deployed now may be mended.
         locked(&self.inner.quarantine).clear();
-        let table = self.table(&world, &services);
+        let table = self.table(&world, &set, &services);
         let used = groups_of(&table);
-        let home = if used.contains_key(DEFAULT) {
-            Some(DEFAULT.to_owned())
-        } else {
-            used.keys().next().cloned()
-        };
         let groups = locked(&self.inner.groups).clone();
         let mut old = Vec::new();
-        let mut worker = worker;
-        for (name, group) in &groups {
+        // The default group comes first to what fits several.
+        let default = groups.get_key_value(DEFAULT).into_iter();
+        for (name, group) in default.chain(groups.iter().filter(|(name, _)| *name != DEFAULT)) {
             let mut new = Vec::new();
-            if Some(name) == home.as_ref()
-                && let Some(worker) = worker.take()
-            {
+            let key =
+                set.view(&group.base).ok().map(|view| view.key).filter(|_| used.contains_key(name));
+            let fitting = workers.iter().position(|(of, _)| Some(of) == key.as_ref());
+            if let Some(at) = fitting {
+                let (_, worker) = workers.remove(at);
                 self.welcome(&worker);
                 self.inner.registered_as(&worker, name);
                 new.push(worker);
@@ -740,7 +860,7 @@ impl Keeper {
         self.inner.publish(table);
         self.inner.generation.fetch_add(1, Ordering::AcqRel);
         // A set without services needs no worker.
-        old.extend(worker);
+        old.extend(workers.into_iter().map(|(_, worker)| worker));
         log::info!(modules = set.hash.as_str(), services = services.len(), draining = old.len(); "modules are live");
         for worker in old {
             worker.drain(Cause::Unneeded);
@@ -750,15 +870,12 @@ impl Keeper {
         self.failed_tries = 0;
         self.inner.problem("modules", None);
         let before = self.live.replace(Live { set: Arc::clone(&set), services });
-        let kept = [
-            Some(set.hash.clone()),
-            before.map(|live| live.set.hash.clone()),
-            self.inner.warm.hash(),
-        ];
+        let kept = [Some(set), before.map(|live| live.set)];
         self.tidy_sets(kept.into_iter().flatten().collect());
     }
 
-    fn tidy_sets(&self, keep: Vec<String>) {
+    /// Removes what neither these sets nor a check needs.
+    fn tidy_sets(&self, keep: Vec<Arc<ModuleSet>>) {
         let Some(launcher) = self.inner.launcher.borrow().clone() else {
             return;
         };
@@ -768,8 +885,12 @@ impl Keeper {
             let removing = Arc::clone(&launcher);
             let removed = tokio::task::spawn_blocking(move || {
                 // A check may have loaded another one meanwhile.
-                let keep = keep.into_iter().chain(inner.warm.hash()).collect();
-                removing.remove_other_sets(keep)
+                let keep: Vec<_> = keep.into_iter().chain(inner.warm.set()).collect();
+                removing.remove_other_sets(keep.iter().map(|set| set.hash.clone()).collect())?;
+                let views = keep.iter().filter_map(|set| set.views().ok()).flatten();
+                let environments = views.filter_map(|view| Some(view.environment?.name)).collect();
+                let needs: Vec<_> = keep.iter().flat_map(|set| set.needs()).collect();
+                removing.packages().remove_others(&environments, &needs)
             });
             if let Ok(Err(err)) = removed.await {
                 log::warn!(error:% = err; "old modules cannot be removed");
@@ -796,7 +917,7 @@ impl Keeper {
         };
         let table = self.inner.table();
         if table.revision != world.revision || !table.is_live || expired {
-            let table = self.table(world, &live.services);
+            let table = self.table(world, &live.set, &live.services);
             self.inner.publish(table);
         }
         let wanted = self.wanted.as_ref().is_some_and(|(_, set)| set.hash == live.set.hash);
@@ -806,7 +927,7 @@ impl Keeper {
         }
     }
 
-    fn table(&self, world: &World, services: &[FoundService]) -> Table {
+    fn table(&self, world: &World, set: &ModuleSet, services: &[FoundService]) -> Table {
         let old = self.inner.table();
         let quarantine = locked(&self.inner.quarantine).clone();
         let mut table = Table { revision: world.revision, is_live: true, ..Table::default() };
@@ -833,11 +954,12 @@ impl Keeper {
                     .unwrap_or_else(|| Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(1))))
             });
             let name: Arc<str> = found.name.as_str().into();
+            let base = spec.map_or(DEFAULT, |spec| spec.group.as_str());
+            let base = set.group_of(&found.module, base);
             let group = if quarantine.contains_key(&name) {
-                self.inner.group(&quarantine_group(&name), 1)
+                self.inner.group(&quarantine_group(&name), base, 1)
             } else {
-                let name = spec.map_or(DEFAULT, |spec| spec.group.as_str());
-                self.inner.group(name, self.inner.config.workers)
+                self.inner.group(base, base, self.inner.config.workers)
             };
             let stats = Arc::clone(locked(&self.inner.stats).entry(Arc::clone(&name)).or_default());
             let entry = Entry::new(found.clone(), limits, permits, stats, group);
@@ -885,12 +1007,13 @@ impl Keeper {
             // Workers that end slowly must not pile up.
             let room = (3 * group.wanted + 2).saturating_sub(living + starting);
             let missing = (group.wanted + worn_out).saturating_sub(have).min(room);
+            let Ok(view) = set.view(&group.base) else { continue };
             for _ in 0..missing {
                 *self.starting.entry(key.clone()).or_default() += 1;
                 let (inner, launcher) = (Arc::clone(&self.inner), Arc::clone(&launcher));
-                let (group, set) = (name.clone(), Arc::clone(&set));
+                let (group, set, view) = (name.clone(), Arc::clone(&set), view.clone());
                 tokio::spawn(async move {
-                    let outcome = inner.launch(&launcher, &group, &set).await;
+                    let outcome = inner.launch(&launcher, &group, &set, view).await;
                     inner.tell(Event::Started { group, set, outcome });
                 });
             }

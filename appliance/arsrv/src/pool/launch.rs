@@ -15,7 +15,9 @@ use tokio::net::UnixStream;
 use super::locked;
 use crate::config::Config;
 use crate::interpreter::{self, Interpreter};
-use crate::modules::{ModuleSet, remove_others};
+use crate::modules::{ModuleSet, View, remove_others};
+use crate::outgoing::index::Index;
+use crate::packages::{Packages, PackagesError};
 use crate::sandbox::{Files, Limits, Spec};
 use crate::worker::process::Spawner;
 use crate::worker::slots::SlotsFile;
@@ -38,6 +40,8 @@ pub(crate) struct Launcher {
     last_number: AtomicU64,
     /// Sets that are being written or loaded.
     loading: Mutex<Vec<String>>,
+    /// What services need beside the SDK.
+    packages: Packages,
 }
 
 /// Keeps a set from being removed while a worker loads it.
@@ -56,8 +60,12 @@ impl Drop for Loading<'_> {
 pub(crate) struct Order<'a> {
     /// What its name begins with.
     pub(crate) name: &'a str,
-    /// What it loads.
+    /// What it loads from.
     pub(crate) set: Arc<ModuleSet>,
+    /// What of that it loads.
+    pub(crate) view: View,
+    /// Where packages come from that are not on this box any more.
+    pub(crate) indexes: Vec<Arc<Index>>,
     /// `user_config`, `inactive`, `kvdb`.
     pub(crate) settings: &'a Value,
     /// The pool.
@@ -90,12 +98,24 @@ impl Launcher {
         spawner: Spawner,
     ) -> Result<Self, interpreter::InterpreterError> {
         let interpreter = interpreter::prepare(&config, &spawner).await?;
+        let packages = Packages::open(Arc::clone(&config), interpreter.clone(), spawner.clone());
+        let packages = packages.map_err(|err| match err {
+            PackagesError::File { path, source } => {
+                interpreter::InterpreterError::Folder { path, source }
+            }
+            // Nothing else is done there.
+            other => interpreter::InterpreterError::Folder {
+                path: interpreter.home.clone(),
+                source: std::io::Error::other(other),
+            },
+        })?;
         let launcher = Self {
             config,
             interpreter,
             spawner,
             last_number: AtomicU64::new(0),
             loading: Mutex::default(),
+            packages,
         };
         launcher.remove_leftovers();
         Ok(launcher)
@@ -104,6 +124,11 @@ impl Launcher {
     /// Why the workers have no user of their own though the core is root.
     pub(crate) fn warning(&self) -> Option<&str> {
         self.interpreter.warning.as_deref()
+    }
+
+    /// The packages of this box.
+    pub(crate) fn packages(&self) -> &Packages {
+        &self.packages
     }
 
     /// The workers' own user, if they have one.
@@ -165,9 +190,17 @@ impl Launcher {
         order: Order<'_>,
         started: impl FnOnce(&Arc<Worker>),
     ) -> Result<(Arc<Worker>, Loaded), LaunchError> {
-        let Order { name, set, settings, host } = order;
+        let Order { name, set, view, indexes, settings, host } = order;
         locked(&self.loading).push(set.hash.clone());
         let _loading = Loading(&self.loading, set.hash.clone());
+        let _using = view.environment.as_ref().map(|it| self.packages.using(it));
+        let environment = match &view.environment {
+            Some(environment) => {
+                let built = self.packages.ensure(environment, &indexes).await;
+                Some(built.map_err(|err| LaunchError::Load(err.into_fault()))?)
+            }
+            None => None,
+        };
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("{name}-{number}");
         let (sets, uid) = (self.sets(), self.interpreter.uid);
@@ -186,7 +219,7 @@ impl Launcher {
         let slots = self.interpreter.slots.join(format!("{name}.slots"));
         let slots = SlotsFile::create(&slots, uid).map_err(prepare(&slots))?;
 
-        let spec = self.spec(&folder, &scratch, &slots);
+        let spec = self.spec(&folder, environment.as_deref(), &scratch, &slots);
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(LaunchError::Spawn)?;
         ours.set_nonblocking(true).map_err(LaunchError::Spawn)?;
         let socket = UnixStream::from_std(ours).map_err(LaunchError::Spawn)?;
@@ -200,7 +233,7 @@ impl Launcher {
             let gone = std::io::Error::other("the process has no id or no output");
             return Err(LaunchError::Spawn(gone));
         };
-        let hello = self.hello(&name, &folder, &set, &slots, settings);
+        let hello = self.hello(&name, &folder, &view, &slots, settings);
         let rules = Rules {
             load_limit: Duration::from_millis(self.config.load_timeout_ms),
             memory_bytes: self.config.worker_memory_mib.saturating_mul(1024 * 1024),
@@ -218,13 +251,20 @@ impl Launcher {
         }
     }
 
-    fn spec(&self, modules: &std::path::Path, scratch: &Scratch, slots: &SlotsFile) -> Spec {
+    fn spec(
+        &self,
+        modules: &std::path::Path,
+        environment: Option<&std::path::Path>,
+        scratch: &Scratch,
+        slots: &SlotsFile,
+    ) -> Spec {
         let memory = self.config.worker_memory_mib.saturating_mul(1024 * 1024);
         let threads = u64::try_from(self.config.worker_threads).unwrap_or(u64::MAX);
         let workers = u64::try_from(self.config.workers).unwrap_or(u64::MAX);
         let Interpreter { python, uid, sdk, folders, .. } = &self.interpreter;
         let mut read = folders.clone();
         read.extend([sdk.clone(), modules.to_owned()]);
+        read.extend(environment.map(ToOwned::to_owned));
         let mut write = self.config.worker_writable.clone();
         write.extend([scratch.0.clone(), slots.path().to_owned()]);
         let limits = Limits {
@@ -241,7 +281,15 @@ impl Launcher {
         Spec {
             program: python.clone(),
             args,
-            env: interpreter::environment(&scratch.0, Some(sdk)),
+            env: {
+                let mut env = interpreter::environment(&scratch.0, Some(sdk));
+                if let Some(environment) = environment {
+                    // Behind the SDK, whose names are taken, and before what the system has.
+                    let path = format!("{}:{}", sdk.display(), environment.display());
+                    env.insert("PYTHONPATH".to_owned(), path);
+                }
+                env
+            },
             dir: scratch.0.clone(),
             parent: std::process::id().cast_signed(),
             uid: *uid,
@@ -255,7 +303,7 @@ impl Launcher {
         &self,
         name: &str,
         modules_dir: &std::path::Path,
-        set: &ModuleSet,
+        view: &View,
         slots: &SlotsFile,
         settings: &Value,
     ) -> Vec<u8> {
@@ -266,7 +314,7 @@ impl Launcher {
             "threads": self.config.worker_threads,
             "slots": slots.path().display().to_string(),
             "modules_dir": modules_dir.display().to_string(),
-            "modules": set.list(),
+            "modules": view.list(),
             "user_config": setting("user_config"),
             "inactive": setting("inactive"),
             "kvdb": setting("kvdb"),

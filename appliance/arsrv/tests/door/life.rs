@@ -189,7 +189,7 @@ async fn a_service_is_invoked_by_hand() {
 async fn sources_are_checked_by_the_workers() {
     let stage = setting().start().await;
     let module = ModuleSource { file_name: "m.py".to_owned(), source: "x = 1".to_owned() };
-    let request = CheckRequest { modules: vec![module], removed: Vec::new() };
+    let request = CheckRequest { modules: vec![module], ..CheckRequest::default() };
     let verdict = stage.control().check(&request).await.unwrap();
     assert_eq!(verdict, CheckVerdict::Loads { services: Vec::new() });
 }

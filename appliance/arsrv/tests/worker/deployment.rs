@@ -19,7 +19,7 @@ class Version(Service):
 
 fn changed(name: &str, source: &str) -> CheckRequest {
     let module = ModuleSource { file_name: format!("{name}.py"), source: source.to_owned() };
-    CheckRequest { modules: vec![module], removed: Vec::new() }
+    CheckRequest { modules: vec![module], ..CheckRequest::default() }
 }
 
 async fn refused(bench: &Bench, source: &str) -> LoadFault {

@@ -6,6 +6,79 @@ fn file(name: &str, source: &str) -> ModuleSource {
     ModuleSource { file_name: name.to_owned(), source: source.to_owned() }
 }
 
+/// A plan that leaves packages and groups as they are.
+fn plan(
+    present: &Deployed,
+    files: &[ModuleSource],
+    gone: &[String],
+    found: &[FoundService],
+    origin: &str,
+) -> Result<DeployPlan, LoadFault> {
+    let new = New { files, gone, packages: &Packages::Keep, group: None, origin };
+    super::plan(present, &new, found)
+}
+
+fn requirements(text: &str, version: &str) -> Requirements {
+    let lock = serde_json::json!([{"name": "foo", "version": version,
+        "file": format!("foo-{version}-py3-none-any.whl"), "sha256": sha256_hex(version.as_bytes())}]);
+    Requirements { text: text.to_owned(), lock: serde_json::from_value(lock).unwrap() }
+}
+
+#[test]
+fn packages_are_part_of_a_version_and_stay_until_others_are_asked_for() {
+    let mut present = photos();
+    let old = requirements("foo", "1");
+    present.modules.get_mut("photos").unwrap().1.requirements = Some(old.clone());
+    let files = [file("photos.py", "old")];
+    assert_eq!(same_requirements(&files, "foo", &present), Some(&old));
+    assert_eq!(same_requirements(&files, "foo>=2", &present), None);
+    let both = [file("photos.py", "old"), file("albums.py", "x")];
+    assert_eq!(same_requirements(&both, "foo", &present), None);
+    let services = [found("photos.get", "photos", "Get"), found("photos.put", "photos", "Put")];
+    let put = |packages: &Packages, files: &[ModuleSource]| {
+        let new = New { files, gone: &[], packages, group: None, origin: "api" };
+        let plan = super::plan(&present, &new, &services).unwrap();
+        let version = plan.modules.first().map(|module| module.version).unwrap();
+        let spec = plan.changes.iter().find_map(|change| match change {
+            Change::Put { kind: Kind::Module, spec, .. } => Some(spec["requirements"].clone()),
+            _ => None,
+        });
+        (version, spec, changed(files, packages, &present).len())
+    };
+    assert_eq!(put(&Packages::Keep, &files), (4, None, 0));
+    assert_eq!(put(&Packages::These(old.clone()), &files), (4, None, 0));
+    let new = requirements("foo", "2");
+    let as_json = serde_json::to_value(&new).unwrap();
+    assert_eq!(put(&Packages::These(new), &files), (5, Some(as_json), 1));
+    assert_eq!(put(&Packages::Without, &files), (5, Some(serde_json::Value::Null), 1));
+    // A new source keeps what was there.
+    let as_json = serde_json::to_value(&old).unwrap();
+    assert_eq!(put(&Packages::Keep, &[file("photos.py", "new")]), (5, Some(as_json), 1));
+}
+
+#[test]
+fn services_move_to_the_group_that_is_asked_for_and_new_ones_join_their_module() {
+    let services = [
+        found("photos.get", "photos", "Get"),
+        found("photos.put", "photos", "Put"),
+        found("photos.new", "photos", "New"),
+    ];
+    let files = [file("photos.py", "new")];
+    let groups = |group: Option<&str>| {
+        let new = New { files: &files, gone: &[], packages: &Packages::Keep, group, origin: "api" };
+        let plan = super::plan(&photos(), &new, &services).unwrap();
+        let groups = plan.changes.iter().filter_map(|change| match change {
+            Change::Put { kind: Kind::Service, name, spec, .. } => {
+                Some(format!("{name} {}", spec["group"].as_str().unwrap()))
+            }
+            _ => None,
+        });
+        groups.collect::<Vec<_>>()
+    };
+    assert_eq!(groups(None), ["photos.new slow"]);
+    assert_eq!(groups(Some("fast")), ["photos.get fast", "photos.put fast", "photos.new fast"]);
+}
+
 fn found(name: &str, module: &str, class: &str) -> FoundService {
     serde_json::from_value(json!({"name": name, "module": module, "class": class, "line": 3}))
         .unwrap()
@@ -19,6 +92,7 @@ fn photos() -> Deployed {
         sha256: sha256_hex(b"old"),
         version: 4,
         origin: "api".to_owned(),
+        requirements: None,
     };
     let service = |class: &str| ServiceSpec {
         module: "photos".to_owned(),
@@ -89,7 +163,7 @@ fn a_new_version_keeps_what_an_admin_set_and_drops_vanished_services() {
 fn an_unchanged_source_makes_no_new_version() {
     let present = photos();
     let files = [file("photos.py", "old")];
-    assert_eq!(changed(&files, &present), Vec::<&ModuleSource>::new());
+    assert_eq!(changed(&files, &Packages::Keep, &present), Vec::<&ModuleSource>::new());
     let services = [found("photos.get", "photos", "Get"), found("photos.put", "photos", "Put")];
     let plan = plan(&present, &files, &[], &services, "api").unwrap();
     assert_eq!(plan.changes, []);

@@ -20,7 +20,7 @@ from arint.plan import Plan, plain_handle, verb_handles
 
 _logger = logging.getLogger("arint")
 
-_OURS = frozenset({"arint", "zato", "bunch", "requests", "redis", "sqlalchemy", "urllib3", "certifi", "idna", "fastjsonschema"})
+_OURS = frozenset({"arint", "zato", "bunch", "requests", "redis", "sqlalchemy", "urllib3", "certifi", "idna", "fastjsonschema", "pg8000", "pymysql", "pip"})
 
 
 class LoadError(Exception):
