@@ -37,6 +37,8 @@ veritysetup cryptsetup-bin
 systemd-repart systemd
 /usr/lib/python3/dist-packages/redis python3-redis
 /usr/lib/python3/dist-packages/jwt python3-jwt
+/usr/lib/python3/dist-packages/zeep python3-zeep
+/usr/lib/python3/dist-packages/websockets python3-websockets
 ntlm_auth winbind
 LIST
         ;;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::client::{ClientError, UnixClient, path_part};
 use crate::messages::{MessagePage, MessageQuery};
 use crate::names::ObjectName;
-use crate::objects::{HttpMethod, LockedPackage, Requirements};
+use crate::objects::{ChannelType, HttpMethod, LockedPackage, Requirements};
 
 /// May a caller invoke something?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -302,7 +302,10 @@ pub struct ChannelStatus {
     pub name: String,
     /// The path pattern.
     pub url_path: String,
-    /// The service.
+    /// The protocol: `rest`, `json_rpc`, `soap` or `web_socket`.
+    #[serde(rename = "type", default)]
+    pub channel_type: ChannelType,
+    /// The service; of a channel whose requests name it, the patterns of those they may name.
     pub service: String,
     /// `serving`, `inactive`, `service not deployed`, `service inactive`, or why it cannot serve.
     pub state: String,
@@ -313,6 +316,9 @@ pub struct ChannelStatus {
     /// Requests above a rate limit.
     #[serde(default)]
     pub limited: u64,
+    /// Clients that are connected now, of a WebSocket channel.
+    #[serde(default)]
+    pub connections: u64,
 }
 
 /// One outgoing connection.

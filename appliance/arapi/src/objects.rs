@@ -21,7 +21,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use access::{GrantSpec, Permission, RoleSpec, TokenSpec, UserSpec};
-pub use channel::{ChannelSpec, DataFormat, HttpMethod, ParamsPriority, UrlParamsPriority};
+pub use channel::{
+    ChannelSpec, ChannelType, DataFormat, HttpMethod, ParamsPriority, SoapVersion,
+    UrlParamsPriority,
+};
 pub use limit::{QuotaTierSpec, RateLimit};
 pub use node::NodeSpec;
 pub use outgoing::{OutgoingRest, OutgoingSpec, OutgoingSql, PackageIndexSpec, RetryPolicy};

@@ -25,9 +25,10 @@ use crate::admission::{Admission, Full, Place};
 use crate::backend::{Backend, BackendSet, InFlight};
 use crate::body::{Outgoing, join};
 use crate::exchange::Exchange;
-use crate::headers;
+use crate::headers::{self, WantsWebSocket};
 use crate::link::{Link, SendFault};
 use crate::refusal::Refusal;
+use crate::tunnel::{self, Asked};
 
 /// Bodies up to this many bytes are held whole.
 const HELD_BODY: usize = 64 * 1024;
@@ -88,18 +89,16 @@ impl tower::Service<Exchange> for Forward {
 }
 
 async fn forward(shared: Arc<Shared>, exchange: Exchange) -> Result<Response<AnswerBody>, Refusal> {
+    if exchange.head.extensions.get::<WantsWebSocket>().is_some() {
+        // Boxed: hardly any request is one.
+        return Box::pin(web_socket(shared, exchange)).await;
+    }
     let Exchange { head, body, cid, peer: _, watch } = exchange;
     let body = match Outgoing::gather(body, HELD_BODY).await {
         Ok(body) => body,
         Err(fault) => return Err(Refusal::from(fault)),
     };
-    let place = shared.door.enter().await.map_err(|full| {
-        let details = match full {
-            Full::Queue => "too many requests are in progress; try again",
-            Full::Waited => "too many requests are in progress and no turn came; try again",
-        };
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, details)
-    })?;
+    let place = shared.enter().await?;
     let idempotent = head.method.is_idempotent();
     let mut request = Request::from_parts(head, body);
     let mut unsent = 0;
@@ -169,7 +168,53 @@ async fn forward(shared: Arc<Shared>, exchange: Exchange) -> Result<Response<Ans
     }
 }
 
+/// Has a connection become a WebSocket, if the backend agrees.  It is asked once: whoever wants one tries again.
+async fn web_socket(
+    shared: Arc<Shared>,
+    exchange: Exchange,
+) -> Result<Response<AnswerBody>, Refusal> {
+    let Exchange { head, body: _, cid, peer: _, watch } = exchange;
+    let _place = shared.enter().await?;
+    let Some(backend) = shared.backends.pick_patiently(None).await else {
+        let details = "no integrator core is available; try again";
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, details));
+    };
+    let limit = shared.backends.settings().connect_timeout;
+    let in_flight = Arc::clone(&backend).begin();
+    let asked =
+        tunnel::ask(&backend, limit, Request::from_parts(head, Outgoing::Whole(Bytes::new())));
+    let (mut head, answer) = asked.await.map_err(|error| {
+        backend.request_failed(&error);
+        let details = "the integrator core ended the connection before it answered";
+        let cause = format!("backend `{}`: {error}", backend.name());
+        Refusal::new(StatusCode::BAD_GATEWAY, details).caused_by(cause)
+    })?;
+    backend.note_answer();
+    headers::answer(&mut head.headers, &cid);
+    let body = match answer {
+        Asked::Refused(body) => body,
+        Asked::Tunnel(tunnel) => {
+            headers::offer_web_socket(&mut head.headers);
+            watch.set_tunnel(tunnel);
+            Bytes::new()
+        }
+    };
+    drop(in_flight);
+    Ok(Response::from_parts(head, AnswerBody::Whole(body)))
+}
+
 impl Shared {
+    /// A place for one more request on its way.
+    async fn enter(&self) -> Result<Place, Refusal> {
+        self.door.enter().await.map_err(|full| {
+            let details = match full {
+                Full::Queue => "too many requests are in progress; try again",
+                Full::Waited => "too many requests are in progress and no turn came; try again",
+            };
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, details)
+        })
+    }
+
     /// A backend and a connection to it.
     async fn connect(&self, but: Option<&Backend>) -> Result<(Arc<Backend>, Box<Link>), Refusal> {
         loop {

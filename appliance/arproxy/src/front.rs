@@ -47,6 +47,8 @@ use crate::watch::{Overdue, Phase, Watch};
 /// How long a connection without a request stays open once the front stops: time for a request that
 /// is on its way to arrive.
 const IDLE_GRACE: Duration = Duration::from_millis(500);
+/// How long a WebSocket stays open once the front stops: its ends may be saying good-bye, because the core stops too.
+const TUNNEL_GRACE: Duration = Duration::from_secs(3);
 /// How long what a refused client still sends is read and dropped, so that the refusal reaches it.
 const LINGER: Duration = Duration::from_secs(2);
 /// Connections that wait to be accepted.
@@ -339,7 +341,11 @@ impl Front {
                     log::warn!(connections = connections.len(), waited:? = waited; "requests cut off by the stop");
                 }
                 for connection in connections.values() {
-                    if over || (waited >= IDLE_GRACE && connection.watch.is_idle()) {
+                    let grace = match connection.watch.is_tunnel() {
+                        true => TUNNEL_GRACE,
+                        false => IDLE_GRACE,
+                    };
+                    if over || (waited >= grace && connection.watch.is_idle()) {
                         connection.task.abort();
                     }
                 }
@@ -628,6 +634,9 @@ impl Shared {
         .await;
         let parts = http.into_parts();
         let stream = parts.io.into_inner().io;
+        if let (Ended::Hyper(Ok(())), Some(tunnel)) = (&ended, watch.take_tunnel()) {
+            return tunnel.run(stream, parts.read_buf, limits.write_timeout).await;
+        }
         if let Ended::Hyper(Err(err)) = &ended
             && err.is_parse_version_h2()
             && !watch.had_request()

@@ -25,6 +25,10 @@ pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host
 /// With which certificate.
 pub const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
+/// Marks a request that wants its connection to become a WebSocket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WantsWebSocket;
+
 /// What stands in the way of a header.
 enum Fate {
     Keep,
@@ -89,6 +93,7 @@ pub fn admit(head: &mut Parts, peer: &Peer, ids: &Ids) -> Result<(), Refusal> {
     let mut cid_of_client = None;
     let mut keeps_traceparent = false;
     let mut codings = 0;
+    let mut wants_web_socket = false;
     // Stays empty, and so unallocated, for most requests.
     let mut doomed: Vec<HeaderName> = Vec::new();
     for (name, value) in &head.headers {
@@ -109,11 +114,8 @@ pub fn admit(head: &mut Parts, peer: &Peer, ids: &Ids) -> Result<(), Refusal> {
                 doomed.push(name.clone());
             }
             Fate::Upgrade => {
-                if value.as_bytes().eq_ignore_ascii_case(b"websocket") {
-                    let details = "WebSocket connections are not taken on this port";
-                    return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, details).closing());
-                }
                 // Any other offer may be left unanswered: the request is served as it is.
+                wants_web_socket |= value.as_bytes().eq_ignore_ascii_case(b"websocket");
                 doomed.push(name.clone());
             }
             Fate::Expect => {
@@ -132,8 +134,22 @@ pub fn admit(head: &mut Parts, peer: &Peer, ids: &Ids) -> Result<(), Refusal> {
             }
         }
     }
+    if wants_web_socket {
+        let is_named = doomed.iter().filter(|name| **name == header::UPGRADE).count() > 1;
+        if head.method != Method::GET || head.version != Version::HTTP_11 || !is_named {
+            let details = "a WebSocket is asked for by GET with `Connection: Upgrade`, in HTTP/1.1";
+            return Err(bad(details));
+        }
+        if codings > 0 || head.headers.contains_key(header::CONTENT_LENGTH) {
+            return Err(bad("a request for a WebSocket has no body"));
+        }
+    }
     for name in doomed {
         head.headers.remove(name);
+    }
+    if wants_web_socket {
+        offer_web_socket(&mut head.headers);
+        head.extensions.insert(WantsWebSocket);
     }
     match (authority, hosts) {
         (Some(authority), 0 | 1) => {
@@ -168,6 +184,12 @@ fn join_cookies(headers: &mut HeaderMap) {
     {
         headers.insert(header::COOKIE, joined);
     }
+}
+
+/// Says that the connection is to become a WebSocket, or has become one.
+pub(crate) fn offer_web_socket(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 /// Brings the target into origin-form, and gives the authority of one that had it.

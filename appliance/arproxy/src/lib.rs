@@ -6,7 +6,8 @@
 //! * [`front`] accepts connections, speaks HTTP with the client (hyper), guards every limit of size
 //!   and time, gives each request its correlation id, and turns a [`Refusal`] into an answer.
 //! * [`forward`] is the service of a balancer: it picks a backend of a [`BackendSet`], sends the
-//!   request over a pooled connection, retries what is safe to retry, and gives the answer back.
+//!   request over a pooled connection, retries what is safe to retry, and gives the answer back; a connection that is to
+//!   become a WebSocket leads through a `tunnel`.
 //!
 //! It decides no routes: who puts a layer between the two halves does.
 //!
@@ -35,6 +36,7 @@ mod streams;
 pub mod tls;
 pub mod trace;
 pub mod trust;
+mod tunnel;
 mod watch;
 
 pub use backend::{Address, Backend, BackendSet, BackendView};

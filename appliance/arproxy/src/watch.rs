@@ -7,9 +7,11 @@
 //! atomics because the parts that share it must be `Send`.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::Limits;
+use crate::tunnel::Tunnel;
 
 /// What the connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +84,10 @@ pub(crate) struct Watch {
     is_stream: bool,
     /// The rest of what the client sends is to be read and dropped before the connection closes.
     linger: AtomicBool,
+    /// Where the connection leads to once its last answer has left.
+    tunnel: Mutex<Option<Box<Tunnel>>>,
+    /// It has become a tunnel.
+    is_tunnel: AtomicBool,
 }
 
 impl Watch {
@@ -96,6 +102,8 @@ impl Watch {
             answered: AtomicBool::new(false),
             is_stream: false,
             linger: AtomicBool::new(false),
+            tunnel: Mutex::default(),
+            is_tunnel: AtomicBool::new(false),
         }
     }
 
@@ -214,6 +222,21 @@ impl Watch {
 
     pub(crate) fn lingers(&self) -> bool {
         self.linger.load(Relaxed)
+    }
+
+    pub(crate) fn set_tunnel(&self, tunnel: Box<Tunnel>) {
+        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
+    }
+
+    pub(crate) fn take_tunnel(&self) -> Option<Box<Tunnel>> {
+        let tunnel = self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.is_tunnel.store(tunnel.is_some(), Relaxed);
+        tunnel
+    }
+
+    /// Whether the connection is HTTP no more.
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.is_tunnel.load(Relaxed)
     }
 
     fn allowed(&self, limits: &Limits) -> Option<Duration> {

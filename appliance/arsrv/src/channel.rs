@@ -17,7 +17,7 @@ pub mod schema;
 pub mod table;
 
 pub use quality::Quality;
-pub use table::{Channel, Found, Standing, Table};
+pub use table::{Channel, Found, Standing, Table, Target, Targets};
 
 use arapi::names::{Kind, ObjectName};
 

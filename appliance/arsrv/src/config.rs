@@ -49,6 +49,8 @@ pub struct Config {
     /// Whether the header `X-Forwarded-Client-Cert` is believed: only where the proxy in front of the balancer is the one
     /// way in and always sets it itself; default false.
     pub client_certificates: bool,
+    /// Most WebSockets at one time, 1 to 1000000; default 10000.
+    pub max_web_sockets: usize,
     /// Whether workers may open network connections of their own; default true, because existing services do.
     pub worker_network: bool,
     /// The executable that has the subcommand `worker-exec`; not in the file: tests run in another one.
@@ -80,6 +82,7 @@ impl Default for Config {
             worker_uid: 64_600,
             worker_writable: Vec::new(),
             client_certificates: false,
+            max_web_sockets: 10_000,
             worker_network: true,
             worker_exec: None,
         }
@@ -112,6 +115,7 @@ impl Config {
         within("load_timeout_ms", self.load_timeout_ms, 1000, 600_000)?;
         within("response_cache_mib", self.response_cache_mib, 0, 65_536)?;
         within("messages_mib", self.messages_mib, 1, 65_536)?;
+        within("max_web_sockets", number(self.max_web_sockets), 1, 1_000_000)?;
         within("worker_uid", self.worker_uid.into(), 1, 4_294_967_294)
     }
 }

@@ -22,6 +22,7 @@ use crate::crypto::Crypto;
 use crate::http::body::Budget;
 use crate::http::cache::Cache;
 use crate::http::spool::Spools;
+use crate::http::websocket::{Hub, Sockets};
 use crate::http::{Door, listen};
 use crate::outgoing::{self, Connections, Outgoing};
 use crate::pool::{self, Pool, PoolStatus};
@@ -120,6 +121,7 @@ pub struct Server {
     recording: Part,
     workers_stopper: Stopper,
     stopping: Arc<AtomicBool>,
+    hub: Arc<Hub>,
 }
 
 /// Tasks that are stopped together.
@@ -211,9 +213,15 @@ impl Server {
         )));
 
         // The workers.
+        let (publish_table, tables) = watch::channel(Arc::<Table>::default());
+        let hub = Hub::of(config.max_web_sockets);
         let workers = workers(Surroundings {
             config: Arc::clone(&config),
-            outside: Arc::new(Crypto::before(Arc::new(outgoing.clone()), store.clone())),
+            outside: Arc::new(Sockets::before(
+                Arc::new(Crypto::before(Arc::new(outgoing.clone()), store.clone())),
+                Arc::clone(&hub),
+                tables.clone(),
+            )),
             worlds: worlds.clone(),
             progress: progress.clone(),
             stop: workers_stop,
@@ -235,7 +243,6 @@ impl Server {
             timeout: Duration::from_millis(config.timeout_ms),
             max_body_bytes: config.max_body_bytes,
         };
-        let (publish_table, tables) = watch::channel(Arc::<Table>::default());
         inner.tasks.push(tokio::spawn(channel::reconcile::run(
             worlds.clone(),
             Secrets::of(store),
@@ -268,6 +275,7 @@ impl Server {
             shared: Arc::clone(&shared),
             cache,
             recorder: Arc::clone(&recorder),
+            hub: Arc::clone(&hub),
             client_certificates: config.client_certificates,
             return_tracebacks: config.return_tracebacks,
         });
@@ -302,14 +310,15 @@ impl Server {
         heard.store(true, Ordering::Relaxed);
         let serving = tokio::spawn(listen::serve(http_socket, door, DRAIN, doors_stop));
         let doors = Part { stopper: doors_stopper, tasks: vec![serving] };
-        Ok(Self { workers, doors, inner, recording, workers_stopper, stopping })
+        Ok(Self { workers, doors, inner, recording, workers_stopper, stopping, hub })
     }
 
     /// Serves until told to stop, then ends in order: no new requests, requests under way, workers, the rest.
     pub async fn run_until(self, stop: Stop) {
         stop.wait().await;
         self.stopping.store(true, Ordering::Relaxed);
-        self.doors.end().await;
+        // Clients of WebSockets are told, and come again where somebody answers.
+        tokio::join!(self.doors.end(), self.hub.close(DRAIN));
         self.workers_stopper.stop();
         if tokio::time::timeout(WORKERS_END, self.workers.stopped()).await.is_err() {
             log::error!(waited_ms = WORKERS_END.as_millis(); "workers have not ended");

@@ -402,16 +402,18 @@ pub(crate) fn warnings(
         if !changed.contains(*name) {
             continue;
         }
-        if !objects.contains_key(&(Kind::Service, channel.service.clone())) {
+        if let Some(service) = &channel.service
+            && !objects.contains_key(&(Kind::Service, service.clone()))
+        {
             warnings.push(format!(
-                "Channel `{name}`: service `{}` is not deployed; the channel answers 404 until it is",
-                channel.service
+                "Channel `{name}`: service `{service}` is not deployed; the channel answers 404 until it is"
             ));
         }
         for (other, same) in &channels {
             let alike = same.url_path == channel.url_path
-                && same.method == channel.method
-                && same.http_accept == channel.http_accept;
+                && same.only_method() == channel.only_method()
+                && same.http_accept == channel.http_accept
+                && same.soap_action == channel.soap_action;
             let told = changed.contains(*other) && other < name;
             if other != name && alike && same.is_active && channel.is_active && !told {
                 warnings.push(format!(

@@ -25,3 +25,18 @@ fn json_bodies() {
         }
     });
 }
+
+#[test]
+fn json_rpc_requests() {
+    check!().for_each(arsrv::http::jsonrpc::fuzz);
+}
+
+#[test]
+fn soap_messages() {
+    check!().for_each(arsrv::http::soap::envelope::fuzz);
+}
+
+#[test]
+fn web_socket_messages() {
+    check!().with_type::<String>().for_each(|text| arsrv::http::websocket::message::fuzz(text));
+}

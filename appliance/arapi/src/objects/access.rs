@@ -105,7 +105,7 @@ fn is_everything(patterns: &[String]) -> bool {
     matches!(patterns, [one] if one == "*")
 }
 
-fn check_patterns(field: &'static str, patterns: &[String]) -> Result<(), Broken> {
+pub(super) fn check_patterns(field: &'static str, patterns: &[String]) -> Result<(), Broken> {
     match patterns.iter().find(|pattern| pattern.is_empty() || pattern.len() > 400) {
         Some(pattern) => Err((
             field,

@@ -56,6 +56,82 @@ fn broken_rules_give_the_rule_and_the_value() {
 }
 
 #[test]
+fn a_channel_has_the_fields_of_its_protocol_and_no_others() {
+    for (spec, sentence) in [
+        (
+            json!({}),
+            "field `service`: it is missing; the name of the service that requests invoke was expected",
+        ),
+        (
+            json!({"service": "a", "service_whitelist": ["b"]}),
+            "field `service`: `service` and `service_whitelist` exclude each other: requests name the service, or do not",
+        ),
+        (
+            json!({"service_whitelist": ["b"]}),
+            "field `url_path`: `/a` has no `{service_name}`, by which a request names one of `service_whitelist`",
+        ),
+        (
+            json!({"type": "json_rpc", "service": "a"}),
+            "field `service`: requests of JSON-RPC name the service; list those they may name in `service_whitelist`",
+        ),
+        (
+            json!({"type": "json_rpc"}),
+            "field `service_whitelist`: it is empty; the services that requests may name were expected",
+        ),
+        (
+            json!({"type": "json_rpc", "service_whitelist": [""]}),
+            "field `service_whitelist`: `` is no pattern: 1 to 400 bytes were expected",
+        ),
+        (
+            json!({"type": "json_rpc", "service_whitelist": ["*"], "method": "GET"}),
+            "field `method`: a channel of type `json_rpc` takes POST only",
+        ),
+        (
+            json!({"type": "web_socket", "service": "a", "data_format": "xml"}),
+            "field `data_format`: a channel of type `web_socket` has a format of its own; leave it out",
+        ),
+        (
+            json!({"type": "soap", "service_whitelist": ["a"]}),
+            "field `service_whitelist`: a channel of type `soap` has one `service`",
+        ),
+        (
+            json!({"type": "soap", "service": "a", "soap_action": "a\"b"}),
+            "field `soap_action`: `a\\\"b` is no action: text without quotes was expected",
+        ),
+        (
+            json!({"service": "a", "soap_action": "urn:a"}),
+            "field `soap_action`: only channels of type `soap` have it, and this is `rest`",
+        ),
+        (
+            json!({"type": "soap", "service": "a", "ping_interval": 5}),
+            "field `ping_interval`: only channels of type `web_socket` have it, and this is `soap`",
+        ),
+        (
+            json!({"type": "web_socket", "service": "a", "ping_interval": 0}),
+            "field `ping_interval`: 0 is not between 1 and 240",
+        ),
+        (
+            json!({"type": "soap", "service": "a", "soap_version": 1.3}),
+            "field `soap_version`: `1.3` is neither 1.1 nor 1.2",
+        ),
+    ] {
+        let mut spec = spec;
+        spec["url_path"] = json!("/a");
+        refused(Kind::Channel, spec, &format!("Channel `x`: {sentence}"));
+    }
+}
+
+#[test]
+fn a_version_of_soap_may_be_written_as_a_number() {
+    for written in [json!("1.1"), json!(1.1)] {
+        let spec =
+            json!({"type": "soap", "url_path": "/a", "service": "a", "soap_version": written});
+        let spec = Spec::parse(Kind::Channel, "x", spec).unwrap();
+        assert_eq!(spec.to_json()["soap_version"], "1.1");
+    }
+}
+
+#[test]
 fn a_security_without_a_password_asks_for_a_generated_one() {
     let mut spec =
         Spec::parse(Kind::Security, "x", json!({"type": "basic", "username": "crm"})).unwrap();
@@ -81,6 +157,18 @@ fn a_channel_refers_to_its_securities_and_not_to_its_service() {
 fn a_spec_written_and_read_again_is_the_same() {
     for (kind, written) in [
         (Kind::Channel, json!({"url_path": "/a/{b}", "service": "s", "method": "GET"})),
+        (
+            Kind::Channel,
+            json!({"type": "json_rpc", "url_path": "/a", "service_whitelist": ["a.*"]}),
+        ),
+        (
+            Kind::Channel,
+            json!({"type": "soap", "url_path": "/a", "service": "s", "soap_version": "1.2", "serve_wsdl": false}),
+        ),
+        (
+            Kind::Channel,
+            json!({"type": "web_socket", "url_path": "/a", "service": "s", "token_ttl": 60}),
+        ),
         (Kind::Outgoing, json!({"type": "rest", "host": "https://a.example:8443"})),
         (Kind::Outgoing, json!({"type": "sql", "engine": "sqlite", "db_name": "/tmp/x.db"})),
         (Kind::Security, json!({"type": "api_key", "key": {"secret": "s"}})),

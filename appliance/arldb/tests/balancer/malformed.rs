@@ -77,9 +77,19 @@ async fn what_the_balancer_does_not_take_is_refused_with_its_status() {
         ),
         ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "the method TRACE is not taken here"),
         (
-            "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-            501,
-            "WebSocket connections are not taken on this port",
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n",
+            400,
+            "a WebSocket is asked for by GET with `Connection: Upgrade`, in HTTP/1.1",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+            400,
+            "a WebSocket is asked for by GET with `Connection: Upgrade`, in HTTP/1.1",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\nx",
+            400,
+            "a request for a WebSocket has no body",
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",

@@ -187,14 +187,30 @@ fn what_has_two_meanings_is_refused() {
     refused(twice, 501, coding);
     let expectation = "the only expectation taken here is `100-continue`";
     refused(get(&[("expect", "magic")]), 417, expectation);
-    let socket = "WebSocket connections are not taken on this port";
-    refused(get(&[("upgrade", "WebSocket")]), 501, socket);
+    let socket = "a WebSocket is asked for by GET with `Connection: Upgrade`, in HTTP/1.1";
+    refused(get(&[("upgrade", "WebSocket")]), 400, socket);
     let mut connect = get(&[]);
     *connect.method_mut() = Method::CONNECT;
     refused(connect, 405, "the method CONNECT is not taken here");
     let mut star = get(&[]);
     *star.uri_mut() = "*".parse().unwrap();
     refused(star, 400, "the request target does not begin with `/`");
+}
+
+#[test]
+fn a_request_for_a_web_socket_is_passed_on_as_one() {
+    let asked = [
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "WebSocket"),
+        ("sec-websocket-version", "13"),
+    ];
+    let passed = admitted(get(&asked), "").unwrap();
+    passed.has("connection", "upgrade");
+    passed.has("upgrade", "websocket");
+    passed.has("sec-websocket-version", "13");
+    assert!(passed.0.extensions.get::<WantsWebSocket>().is_some());
+    let with_body = [("connection", "upgrade"), ("upgrade", "websocket"), ("content-length", "1")];
+    refused(get(&with_body), 400, "a request for a WebSocket has no body");
 }
 
 #[test]

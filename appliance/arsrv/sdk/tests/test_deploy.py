@@ -123,7 +123,7 @@ def test_names_that_only_look_like_the_producers_are_allowed(deploy: Any) -> Non
 
 
 def test_hook_classes_load_and_are_named_in_the_log(deploy: Any) -> None:
-    """PubSubHook and WSXHook of existing modules do not stop the others."""
+    """A PubSubHook of an existing module does not stop the others."""
     shop = GOOD + "from zato.server.service import PubSubHook\nclass Hook(PubSubHook):\n    def before_publish(self): pass\n"
     core = deploy(shop=shop)
     assert core.failed is None and [service["name"] for service in core.ready["services"]] == ["shop.get"]

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use arapi::arsrv::ChannelStatus;
 use arapi::names::{Kind, ObjectName};
-use arapi::objects::{ChannelSpec, DataFormat, HttpMethod, SecretText, Spec};
+use arapi::objects::access::fits_pattern;
+use arapi::objects::{ChannelSpec, ChannelType, DataFormat, HttpMethod, SecretText, Spec};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use serde_json::json;
@@ -16,6 +17,7 @@ use super::accept::MediaRange;
 use super::pattern::Pattern;
 use super::quality::Quality;
 use super::stable_id;
+use crate::http::soap;
 use crate::limits::{Limiter, Limits};
 use crate::security::attempts::Attempts;
 use crate::security::grants::{Granted, Grants};
@@ -24,6 +26,11 @@ use crate::world::World;
 
 /// The security that deployments from editors need.
 pub const IDE_PUBLISHER: &str = "ide_publisher";
+
+/// Largest SOAP message where the channel does not say otherwise: as a tree it takes many times its size.
+const SOAP_BYTES: u64 = 8 * 1024 * 1024;
+/// Largest message of a WebSocket where the channel does not say otherwise: there are many of them open.
+const MESSAGE_BYTES: u64 = 1024 * 1024;
 
 /// What a table needs of the config.
 #[derive(Debug, Clone, Copy)]
@@ -60,19 +67,19 @@ pub struct Channel {
     pub name: ObjectName,
     /// What was configured.
     pub spec: ChannelSpec,
-    /// The service.
+    /// The service; of a gateway, the patterns of those it leads to.  For people.
     pub service: Arc<str>,
+    /// What it invokes.
+    pub targets: Targets,
+    /// The part of the path that names the service, of a REST channel that is a gateway.
+    pub service_part: Option<&'static str>,
     /// Whether its service answers.
     pub standing: Standing,
     /// Who may pass.
     pub gate: Gate,
-    /// Where a caller needs a grant: those that fit.
-    pub granted: Option<Granted>,
     /// How much may come in by it.
     pub limit: Option<Arc<Limiter>>,
-    /// How often its service may be invoked.
-    pub service_limit: Option<Arc<Limiter>>,
-    /// Longest time for one request.
+    /// Longest time for one request, whatever its service.
     pub timeout: Duration,
     /// Largest body.
     pub max_body_bytes: u64,
@@ -87,6 +94,28 @@ pub struct Channel {
     accept: Option<MediaRange>,
 }
 
+/// What a channel invokes.
+#[derive(Debug)]
+pub enum Targets {
+    /// Always the same service.
+    One(Target),
+    /// Which one, the request says: those of the white list that answer.
+    Named(HashMap<Arc<str>, Target>),
+}
+
+/// A service as one channel invokes it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The service.
+    pub service: Arc<str>,
+    /// Where a caller needs a grant: those that fit.
+    pub granted: Option<Granted>,
+    /// How often it may be invoked.
+    pub limit: Option<Arc<Limiter>>,
+    /// Longest time for one request.
+    pub timeout: Duration,
+}
+
 /// What a channel has done since the core's start.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -98,6 +127,8 @@ pub struct Counts {
     pub limited: AtomicU64,
     /// Failed attempts to pass its gate.
     pub attempts: Attempts,
+    /// Clients that are connected now.
+    pub connections: AtomicU64,
 }
 
 /// Whether a channel answers.
@@ -126,6 +157,20 @@ pub struct Found<'t> {
     pub channel: &'t Arc<Channel>,
     /// Names and values of the parameters.
     pub params: Vec<(&'t str, String)>,
+    /// All channels of its path.
+    same_path: &'t [Arc<Channel>],
+}
+
+impl<'t> Found<'t> {
+    /// A channel that was found before.
+    pub fn of(channel: &'t Arc<Channel>, params: Vec<(&'t str, String)>) -> Self {
+        Self { channel, params, same_path: std::slice::from_ref(channel) }
+    }
+    /// The channels of its path that are of its type, itself among them.
+    pub fn alike(&self) -> impl Iterator<Item = &'t Arc<Channel>> {
+        let own = self.channel.spec.channel_type;
+        self.same_path.iter().filter(move |other| other.spec.channel_type == own)
+    }
 }
 
 impl Table {
@@ -156,16 +201,18 @@ impl Table {
             let counts = known.map(|channel| Arc::clone(&channel.counts));
             let gate = Gate::of(spec, world, &keys);
             let quality = Quality::of(object, spec, world, &gate, known.map(|channel| &**channel));
+            let targets =
+                Planned { world, limits: &limits, grants: &grants, defaults }.targets(name, spec);
             let mut channel = Channel {
                 name: name.clone(),
-                service: spec.service.as_str().into(),
+                service: service_name(spec),
                 standing: standing(spec, world),
                 gate,
-                granted: spec.use_rbac.then(|| grants.of_channel(name, spec.service.as_str())),
                 limit: limits.of(Kind::Channel, name).cloned(),
-                service_limit: limits.of(Kind::Service, &spec.service).cloned(),
-                timeout: timeout(spec, world, defaults.timeout),
-                max_body_bytes: spec.max_body_bytes.unwrap_or(defaults.max_body_bytes),
+                timeout: targets.longest(spec, defaults),
+                max_body_bytes: max_body_bytes(spec, defaults),
+                targets,
+                service_part: spec.is_gateway().then(|| spec.service_part()).flatten(),
                 content_type: content_type(spec),
                 counts: counts.unwrap_or_default(),
                 document: document(name, spec),
@@ -204,9 +251,11 @@ impl Table {
                 table.all.insert(name.clone(), Arc::new(channel));
                 continue;
             };
-            let twin = same_path
-                .iter()
-                .find(|other| other.spec.method == spec.method && other.accept == channel.accept);
+            let twin = same_path.iter().find(|other| {
+                other.spec.only_method() == spec.only_method()
+                    && other.spec.soap_action == spec.soap_action
+                    && other.accept == channel.accept
+            });
             if let Some(twin) = twin {
                 channel.standing = Standing::HiddenBy(twin.name.clone());
                 table.all.insert(name.clone(), Arc::new(channel));
@@ -232,12 +281,13 @@ impl Table {
         if let Some(channels) = self.exact.get(path)
             && let Some(channel) = choose(channels, method, headers)
         {
-            return Some(Found { channel, params: Vec::new() });
+            return Some(Found { channel, params: Vec::new(), same_path: channels });
         }
         self.patterns.iter().find_map(|(pattern, channels)| {
             let values = pattern.matches(path)?;
             let channel = choose(channels, method, headers)?;
-            Some(Found { channel, params: pattern.names().zip(values).collect() })
+            let params = pattern.names().zip(values).collect();
+            Some(Found { channel, params, same_path: channels })
         })
     }
 
@@ -260,14 +310,12 @@ fn choose<'t>(
 ) -> Option<&'t Arc<Channel>> {
     let mut best = None;
     for channel in channels {
-        if channel.spec.method.is_some_and(|only| only != method) {
-            continue;
-        }
+        let Some((is_own, has_action)) = channel.takes(method, headers) else { continue };
         let quality = channel.accept.as_ref().map(|accept| accept.quality(headers));
         if quality == Some(0) {
             continue;
         }
-        let rank = (channel.spec.method.is_some(), quality);
+        let rank = (is_own, has_action, quality);
         if best.as_ref().is_none_or(|(so_far, _)| rank > *so_far) {
             best = Some((rank, channel));
         }
@@ -279,19 +327,108 @@ fn standing(spec: &ChannelSpec, world: &World) -> Standing {
     if !spec.is_active {
         return Standing::Inactive;
     }
-    match world.object(Kind::Service, &spec.service).map(|object| &object.spec) {
+    // Which services of a white list there are is seen when a request names one.
+    let Some(service) = &spec.service else { return Standing::Serving };
+    match world.object(Kind::Service, service).map(|object| &object.spec) {
         Some(Spec::Service(service)) if service.is_active => Standing::Serving,
         Some(Spec::Service(_)) => Standing::ServiceInactive,
         _ => Standing::NotDeployed,
     }
 }
 
-fn timeout(spec: &ChannelSpec, world: &World, default: Duration) -> Duration {
-    let of_service = || match &world.object(Kind::Service, &spec.service)?.spec {
-        Spec::Service(service) => service.timeout_ms,
-        _ => None,
+/// The service of a channel, or the patterns of its white list, for people.
+fn service_name(spec: &ChannelSpec) -> Arc<str> {
+    match &spec.service {
+        Some(service) => service.as_str().into(),
+        None => spec.service_whitelist.join(", ").into(),
+    }
+}
+
+/// The largest body that a channel takes.
+fn max_body_bytes(spec: &ChannelSpec, defaults: Defaults) -> u64 {
+    let own = match spec.channel_type {
+        ChannelType::Rest | ChannelType::JsonRpc => defaults.max_body_bytes,
+        ChannelType::Soap => SOAP_BYTES.min(defaults.max_body_bytes),
+        ChannelType::WebSocket => MESSAGE_BYTES.min(defaults.max_body_bytes),
     };
-    spec.timeout_ms.or_else(of_service).map_or(default, Duration::from_millis)
+    spec.max_body_bytes.unwrap_or(own)
+}
+
+/// What the targets of channels are made from.
+struct Planned<'p> {
+    world: &'p World,
+    limits: &'p Limits,
+    grants: &'p Grants,
+    defaults: Defaults,
+}
+
+impl Planned<'_> {
+    /// What a channel invokes.
+    fn targets(&self, name: &ObjectName, spec: &ChannelSpec) -> Targets {
+        if let Some(service) = &spec.service {
+            return Targets::One(self.target(name, spec, service));
+        }
+        let mut named = HashMap::new();
+        for object in self.world.of_kind(Kind::Service) {
+            let Spec::Service(service) = &object.spec else { continue };
+            let is_listed = spec
+                .service_whitelist
+                .iter()
+                .any(|pattern| fits_pattern(pattern, object.name.as_str()));
+            if is_listed && service.is_active {
+                let target = self.target(name, spec, &object.name);
+                named.insert(Arc::clone(&target.service), target);
+            }
+        }
+        Targets::Named(named)
+    }
+
+    fn target(&self, channel: &ObjectName, spec: &ChannelSpec, service: &ObjectName) -> Target {
+        let of_service = || match &self.world.object(Kind::Service, service)?.spec {
+            Spec::Service(service) => service.timeout_ms,
+            _ => None,
+        };
+        let timeout = spec.timeout_ms.or_else(of_service);
+        Target {
+            service: service.as_str().into(),
+            granted: spec.use_rbac.then(|| self.grants.of_channel(channel, service.as_str())),
+            limit: self.limits.of(Kind::Service, service).cloned(),
+            timeout: timeout.map_or(self.defaults.timeout, Duration::from_millis),
+        }
+    }
+}
+
+impl Targets {
+    /// The longest time that a request may take, before it is known which service it is for.
+    fn longest(&self, spec: &ChannelSpec, defaults: Defaults) -> Duration {
+        match self {
+            Self::One(target) => target.timeout,
+            Self::Named(_) => spec.timeout_ms.map_or(defaults.timeout, Duration::from_millis),
+        }
+    }
+
+    /// The one service, where it is always the same.
+    pub fn one(&self) -> Option<&Target> {
+        match self {
+            Self::One(target) => Some(target),
+            Self::Named(_) => None,
+        }
+    }
+
+    /// The service of this name, if requests may reach it.
+    pub fn find(&self, service: &str) -> Option<&Target> {
+        match self {
+            Self::One(target) => (*target.service == *service).then_some(target),
+            Self::Named(named) => named.get(service),
+        }
+    }
+
+    fn is_limited(&self) -> bool {
+        match self {
+            Self::One(target) => target.limit.is_some(),
+            Self::Named(named) => named.values().any(|target| target.limit.is_some()),
+        }
+    }
 }
 
 fn content_type(spec: &ChannelSpec) -> HeaderValue {
@@ -306,17 +443,37 @@ fn content_type(spec: &ChannelSpec) -> HeaderValue {
     })
 }
 
+/// What a call by a channel is, in the words of 3.2.
+pub fn word(channel_type: ChannelType) -> &'static str {
+    match channel_type {
+        ChannelType::Rest | ChannelType::Soap => "http-soap",
+        ChannelType::JsonRpc => "json-rpc",
+        ChannelType::WebSocket => "web-socket",
+    }
+}
+
+/// The form of requests and responses, which a protocol may settle.
+fn data_format(spec: &ChannelSpec) -> DataFormat {
+    match spec.channel_type {
+        ChannelType::Rest => spec.data_format,
+        ChannelType::JsonRpc | ChannelType::WebSocket => DataFormat::Json,
+        ChannelType::Soap => DataFormat::Xml,
+    }
+}
+
 /// The parts of the `http` document (docs/worker-protocol.md) that are the same for every request.
 fn document(name: &ObjectName, spec: &ChannelSpec) -> (Bytes, Bytes) {
-    let method = spec.method.map_or(".*", HttpMethod::as_str);
+    let method = spec.only_method().map_or(".*", HttpMethod::as_str);
     let accept = spec.http_accept.as_deref().unwrap_or("*/*");
+    let action = spec.soap_action.as_deref().unwrap_or_default();
     let before = format!(
-        "\"channel\":{{\"id\":{},\"name\":{},\"type\":\"http-soap\",\"data_format\":{},\
+        "\"channel\":{{\"id\":{},\"name\":{},\"type\":{},\"data_format\":{},\
          \"is_internal\":false,\"match_target\":{},\"security\":",
         stable_id(Kind::Channel, name),
         json!(name),
-        json!(spec.data_format.as_str()),
-        json!(format!(":::{method}:::{accept}:::{}", spec.url_path)),
+        json!(word(spec.channel_type)),
+        json!(data_format(spec).as_str()),
+        json!(format!("{action}:::{method}:::{accept}:::{}", spec.url_path)),
     );
     let behind = format!(
         "}},\"url_params_pri\":\"{}\",\"params_pri\":\"{}\",\"merge_url_params_req\":{}}}",
@@ -328,6 +485,27 @@ fn document(name: &ObjectName, spec: &ChannelSpec) -> (Bytes, Bytes) {
 }
 
 impl Channel {
+    /// Whether it takes a request with this method and these headers; if so, whether for the method's sake and for
+    /// that of the action of SOAP.
+    fn takes(&self, method: HttpMethod, headers: &HeaderMap) -> Option<(bool, bool)> {
+        let only = self.spec.only_method();
+        if self.spec.channel_type == ChannelType::Soap {
+            // Its description is asked for by GET, whatever its action; anything else at this path comes first.
+            if method == HttpMethod::Get {
+                return Some((false, false));
+            }
+            if let Some(action) = &self.spec.soap_action
+                && soap::action(headers) != Some(action)
+            {
+                return None;
+            }
+        }
+        if only.is_some_and(|only| only != method) {
+            return None;
+        }
+        Some((only.is_some(), self.spec.soap_action.is_some()))
+    }
+
     /// Whether requests reach its service.
     pub fn is_serving(&self) -> bool {
         self.standing == Standing::Serving
@@ -335,7 +513,7 @@ impl Channel {
 
     /// Whether any limit may hold for a request.
     pub fn may_be_limited(&self) -> bool {
-        self.limit.is_some() || self.service_limit.is_some() || self.gate.has_limits()
+        self.limit.is_some() || self.targets.is_limited() || self.gate.has_limits()
     }
 
     /// Whether the limit of a caller's security holds here.
@@ -348,11 +526,13 @@ impl Channel {
         ChannelStatus {
             name: self.name.to_string(),
             url_path: self.spec.url_path.clone(),
+            channel_type: self.spec.channel_type,
             service: self.service.to_string(),
             state: self.state(),
             calls: self.counts.calls.load(Ordering::Relaxed),
             failures: self.counts.failures.load(Ordering::Relaxed),
             limited: self.counts.limited.load(Ordering::Relaxed),
+            connections: self.counts.connections.load(Ordering::Relaxed),
         }
     }
 

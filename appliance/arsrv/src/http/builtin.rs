@@ -17,9 +17,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::answer::{self, Answer};
-use super::door::{BUILTIN_BODY_LIMIT, Door, of_refusal};
+use super::door::{BUILTIN_BODY_LIMIT, Door};
 use super::gzip::Coding;
 use super::listen::Peer;
+use super::steps::Denied;
 use super::{body, document};
 use crate::security::credentials::{self, Fingerprint};
 use crate::security::tokens::EndError;
@@ -150,7 +151,7 @@ async fn log_in(door: &Door, parts: &Parts, body: Incoming, cid: &Cid, peer: &Pe
             Ok(attempt) => Some(attempt),
             Err(wait) => {
                 let refusal = Refusal::Slowed(wait);
-                return of_refusal(&table.ide, DataFormat::Json, cid, &refusal);
+                return Denied::of_refusal(&table.ide, &refusal).answer(DataFormat::Json, cid);
             }
         },
         None => None,
@@ -260,7 +261,7 @@ async fn ide_deploy(door: &Door, parts: &Parts, body: Incoming, cid: &Cid, peer:
                     "deployment from an editor may not pass"
                 );
             }
-            return of_refusal(&table.ide, DataFormat::Json, cid, &refusal);
+            return Denied::of_refusal(&table.ide, &refusal).answer(DataFormat::Json, cid);
         }
     };
     let limit = usize::try_from(door.max_body_bytes).unwrap_or(usize::MAX);

@@ -59,7 +59,11 @@ impl Keeping {
             ignored_query_parameters,
             ..
         } = cache;
-        let service = world.object(Kind::Service, &spec.service).map(|object| object.revision);
+        let service = match &spec.service {
+            Some(service) => world.object(Kind::Service, service).map(|object| object.revision),
+            // Of a gateway it may be any.
+            None => world.of_kind(Kind::Service).map(|object| object.revision).max(),
+        };
         let mut stamp = Sha256::new();
         put(&mut stamp, name.as_str().as_bytes());
         stamp.update(revision.to_be_bytes());

@@ -47,7 +47,10 @@ pub fn write(
         out.push(b']');
     }
     out.extend_from_slice(b"],\"params\":{");
-    for (at, (name, value)) in found.params.iter().enumerate() {
+    // Which service was named is no parameter of the service.
+    let named = found.channel.service_part;
+    let params = found.params.iter().filter(|(name, _)| Some(*name) != named);
+    for (at, (name, value)) in params.enumerate() {
         if at > 0 {
             out.push(b',');
         }

@@ -2,36 +2,33 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use arapi::names::{Cid, ObjectName};
-use arapi::objects::{DataFormat, HttpMethod};
-use arbase::Chain;
-use http::header::{ALLOW, WWW_AUTHENTICATE};
+use arapi::names::Cid;
+use arapi::objects::{ChannelType, DataFormat, HttpMethod};
+use http::header::ALLOW;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
-use serde_json::Value;
+use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 
 use super::answer::{self, Answer};
-use super::body::{self, BodyError, Budget};
+use super::body::Budget;
 use super::builtin::{self, Builtin};
 use super::cache::{self, Cache};
 use super::checked;
-use super::gzip::{self, Coding};
 use super::listen::Peer;
 use super::spool::{self, Spool, Spools};
-use super::{cors, document};
+use super::steps::{Denied, Trail, Visit};
+use super::websocket::{self, Hub};
+use super::{cors, document, gateway, gzip, jsonrpc, soap};
 use crate::audit::{self, Recorder};
-use crate::call::{Call, Failure, Invoker, Outcome};
-use crate::channel::table::{Channel, Found, Table};
+use crate::call::{Call, Invoker, Outcome};
+use crate::channel::table::{Channel, Table};
 use crate::channel::{Quality, path};
-use crate::limits::{self, Exceeded, Ticket};
+use crate::security::Shared;
 use crate::security::attempts::Attempts;
-use crate::security::certificate::ClientCertificate;
-use crate::security::credentials::Basic;
-use crate::security::{Gate, Passed, Presented, Refusal, Shared};
 
 /// Bodies up to this size are checked for JSON at once, larger ones on a thread of their own.
 const JSON_AT_ONCE: usize = 256 * 1024;
@@ -68,6 +65,8 @@ pub struct Door {
     pub cache: Arc<Cache>,
     /// Takes what channels keep of requests and answers.
     pub recorder: Arc<Recorder>,
+    /// All WebSockets.
+    pub hub: Arc<Hub>,
     /// Whether the header with a client's certificate is believed.
     pub client_certificates: bool,
 }
@@ -78,39 +77,15 @@ impl std::fmt::Debug for Door {
     }
 }
 
-/// What a request leaves behind on its way.
-struct Trail {
-    ticket: Ticket,
-    audited: Option<Audited>,
-}
-
-/// What is kept of a request where its channel keeps any of it.
-struct Audited {
-    started: (SystemTime, Instant),
-    caller: Option<ObjectName>,
-    body: Option<bytes::Bytes>,
-}
-
-impl Trail {
-    fn begin(quality: Option<&Quality>) -> Self {
-        let now = SystemTime::now();
-        let audited = quality.and_then(|quality| quality.audit.as_ref()).map(|_| Audited {
-            started: (now, Instant::now()),
-            caller: None,
-            body: None,
-        });
-        Self { ticket: Ticket::new(None, now), audited }
-    }
-}
-
 impl Door {
     /// Answers one request.
-    pub async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Answer {
+    pub async fn answer(&self, mut request: Request<Incoming>, peer: &Peer) -> Answer {
+        let upgrade = websocket::upgrade_of(&mut request);
         let (parts, body) = request.into_parts();
         let cid = cid_of(&parts.headers);
         let started = log::log_enabled!(log::Level::Debug).then(Instant::now);
         let line = started.map(|_| (parts.method.clone(), parts.uri.path().to_owned()));
-        let mut answer = self.answer_parts(&parts, body, &cid, peer).await;
+        let mut answer = self.answer_parts(&parts, body, upgrade, &cid, peer).await;
         if let Ok(value) = HeaderValue::from_str(cid.as_str()) {
             answer.headers_mut().insert(answer::CID, value);
         }
@@ -125,7 +100,14 @@ impl Door {
         answer
     }
 
-    async fn answer_parts(&self, parts: &Parts, body: Incoming, cid: &Cid, peer: &Peer) -> Answer {
+    async fn answer_parts(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        upgrade: Option<OnUpgrade>,
+        cid: &Cid,
+        peer: &Peer,
+    ) -> Answer {
         let Some(method) = method_of(&parts.method) else {
             let sentence = format!("Method not allowed (CID:{cid})");
             let mut answer = answer::text(StatusCode::METHOD_NOT_ALLOWED, sentence);
@@ -154,13 +136,30 @@ impl Door {
                 accept:% = accept.escape_debug(), remote = document::remote(&parts.headers, peer);
                 "no channel matches"
             );
-            return answer::not_found(cid);
+            return match soap::is_message(&parts.headers) {
+                true => soap::not_found(&parts.headers, cid),
+                false => answer::not_found(cid),
+            };
         };
         let channel = found.channel;
         channel.counts.calls.fetch_add(1, Ordering::Relaxed);
         let mut trail = Trail::begin(channel.quality.as_deref());
-        let going = self.of_channel(parts, body, cid, peer, &found, method, &path, &mut trail);
-        let mut answer = going.await;
+        let visit = Visit { parts, cid, peer, found: &found, method, path: &path };
+        let mut answer = match channel.spec.channel_type {
+            ChannelType::Rest => match self.rest(&visit, body, &mut trail).await {
+                Ok(answer) => answer,
+                Err(denied) => denied.answer(channel.spec.data_format, cid),
+            },
+            ChannelType::JsonRpc => {
+                // Boxed: it is larger than the others and has not to make them so.
+                Box::pin(jsonrpc::answer(self, &visit, body, &mut trail)).await
+            }
+            ChannelType::Soap => Box::pin(soap::answer(self, &visit, body, &mut trail)).await,
+            ChannelType::WebSocket => {
+                let opened = websocket::answer(self, &visit, upgrade, &mut trail);
+                opened.unwrap_or_else(|denied| denied.answer(DataFormat::Json, cid))
+            }
+        };
         if let Some(quality) = &channel.quality {
             let finishing = self.finish(channel, quality, method, parts, cid, peer, &trail, answer);
             answer = Box::pin(finishing).await;
@@ -213,70 +212,21 @@ impl Door {
         answer
     }
 
-    async fn of_channel(
+    /// A request to a REST channel.
+    async fn rest(
         &self,
-        parts: &Parts,
+        visit: &Visit<'_>,
         body: Incoming,
-        cid: &Cid,
-        peer: &Peer,
-        found: &Found<'_>,
-        method: HttpMethod,
-        path: &[u8],
         trail: &mut Trail,
-    ) -> Answer {
-        let channel = found.channel;
-        let ticket = &mut trail.ticket;
-        let format = channel.spec.data_format;
-        if !channel.gate.is_open() || channel.may_be_limited() {
-            ticket.addr = limits::address(document::remote(&parts.headers, peer));
-        }
-        if let Err(exceeded) = ticket.take(channel.limit.as_ref()) {
-            return limited(channel, cid, &exceeded);
-        }
-        let certificate = (self.client_certificates && channel.gate.asks_certificate())
-            .then(|| ClientCertificate::of_headers(&parts.headers))
-            .flatten();
-        let mut presented = Presented::of_headers(&parts.headers, ticket.addr, ticket.now);
-        presented.certificate = certificate.as_ref();
-        let passed = match channel.gate.pass(&presented, &self.shared.slowing).await {
-            Ok(passed) => passed,
-            Err(refusal) => return refused(channel, cid, peer, &parts.headers, &refusal),
-        };
+    ) -> Result<Answer, Denied> {
+        let (channel, cid) = (visit.channel(), visit.cid);
+        visit.enter(trail)?;
+        let passed = visit.identify(self, trail, None).await?;
         let passed = passed.as_deref();
-        if let Some(audited) = &mut trail.audited {
-            audited.caller = passed.map(|passed| passed.name.clone());
-        }
-        if let Some(granted) = &channel.granted {
-            let caller = passed.map(|passed| &passed.name);
-            if caller.and_then(|caller| granted.find(caller, method)).is_none() {
-                return not_granted(channel, cid, caller);
-            }
-        }
-        let taken = match passed {
-            Some(passed) if channel.checks_caller() => ticket.take(passed.limit.as_ref()),
-            Some(_) | None => Ok(()),
-        };
-        if let Err(exceeded) = taken.and_then(|()| ticket.take(channel.service_limit.as_ref())) {
-            return limited(channel, cid, &exceeded);
-        }
-        if !channel.is_serving() {
-            log::warn!(
-                cid:% = cid, channel:% = channel.name, service:% = channel.service,
-                standing:? = channel.standing; "channel cannot serve"
-            );
-            return answer::not_found(cid);
-        }
-        let coding = match Coding::of(&parts.headers) {
-            Ok(coding) => coding,
-            Err(foreign) => {
-                let sentence = format!(
-                    "the request body is encoded as `{}`; send it with gzip or without Content-Encoding",
-                    foreign.escape_debug()
-                );
-                let details = Value::from(sentence);
-                return answer::error(format, StatusCode::UNSUPPORTED_MEDIA_TYPE, cid, &details);
-            }
-        };
+        let target = gateway::target(visit).ok_or_else(Denied::hidden)?;
+        visit.authorize(target, passed, &mut trail.ticket)?;
+        visit.serving()?;
+        let coding = visit.coding()?;
         let quality = channel.quality.as_deref();
         let keeps = quality.and_then(|quality| quality.keeps.as_ref());
         // What is deployed may change while the service runs: then its answer is one of before.
@@ -284,67 +234,48 @@ impl Door {
         if let Some(keeping) = keeps {
             let has_body = !body.is_end_stream();
             let generation = self.invoker.generation();
+            let (method, parts) = (visit.method, visit.parts);
             match self.cache.find(keeping, generation, method, parts, passed, has_body) {
-                cache::Found::Answer(answer) => return *answer,
+                cache::Found::Answer(answer) => return Ok(*answer),
                 cache::Found::Nothing(empty) => slot = Some(empty),
                 cache::Found::NotForUs => {}
             }
         }
-        let limit = usize::try_from(channel.max_body_bytes).unwrap_or(usize::MAX);
-        let deadline = Instant::now() + channel.timeout;
+        let deadline = Instant::now() + target.timeout;
         // What has to be looked at whole is kept in memory.
         let is_seen =
             |quality: &Quality| quality.schemas.request.is_some() || quality.audit.is_some();
         let spools = (!quality.is_some_and(is_seen)).then_some(&self.spools);
-        let reading = body::read(body, coding, limit, channel.timeout, &self.budget, spools);
-        let (body, spool, _held) = match reading.await {
-            Ok(whole) => whole.into_parts(),
-            Err(err) => return body_refused(format, cid, &err),
-        };
-        if let Some(audited) = &mut trail.audited {
-            audited.body = Some(body.clone());
-        }
-        if format == DataFormat::Json
+        let (body, spool, _held) = visit.body(self, coding, body, spools).await?.into_parts();
+        trail.note_body(&body);
+        if channel.spec.data_format == DataFormat::Json
             && let Some(spool) = &spool
         {
             let spool = Arc::clone(spool);
             let checked = tokio::task::spawn_blocking(move || check_spooled_json(&spool)).await;
             // Fails only when the runtime is stopping.
             let check = checked.unwrap_or_else(|_| Err("the core is stopping".to_owned()));
-            if let Err(sentence) = check {
-                let details = Value::from(sentence);
-                return answer::error(format, StatusCode::BAD_REQUEST, cid, &details);
-            }
+            check.map_err(|sentence| Denied::because(StatusCode::BAD_REQUEST, sentence))?;
         }
-        if format == DataFormat::Json && !body.is_empty() {
-            let check = if body.len() <= JSON_AT_ONCE {
-                check_json(&body)
-            } else {
-                let body = body.clone();
-                let checked = tokio::task::spawn_blocking(move || check_json(&body)).await;
-                // Fails only when the runtime is stopping.
-                checked.unwrap_or_else(|_| Err("the core is stopping".to_owned()))
-            };
-            if let Err(sentence) = check {
-                let details = Value::from(sentence);
-                return answer::error(format, StatusCode::BAD_REQUEST, cid, &details);
-            }
+        if channel.spec.data_format == DataFormat::Json && !body.is_empty() {
+            check_json_aside(&body)
+                .await
+                .map_err(|sentence| Denied::because(StatusCode::BAD_REQUEST, sentence))?;
         }
         if let Some(schema) = quality.and_then(|quality| quality.schemas.request.as_ref())
-            && let Err(violation) = checked::request(schema, method, &body).await
+            && let Err(violation) = checked::request(schema, visit.method, &body).await
         {
-            let details =
-                Value::from(format!("the request breaks the channel's schema: {violation}"));
-            return answer::error(format, StatusCode::BAD_REQUEST, cid, &details);
+            let sentence = format!("the request breaks the channel's schema: {violation}");
+            return Err(Denied::because(StatusCode::BAD_REQUEST, sentence));
         }
-        let call =
-            call_of(parts, cid, peer, found, passed, method, path, coding, body, spool, deadline);
-        match self.invoker.call(call).await {
+        let format = channel.spec.data_format.as_str();
+        let call = Call { spool, ..visit.call(target, passed, format, body, deadline) };
+        Ok(match self.invoker.call(call).await {
             Outcome::Done(reply) => {
                 if let Some(schema) = quality.and_then(|quality| quality.schemas.response.as_ref())
                     && let Err(violation) = checked::reply(schema, &reply).await
                 {
-                    return checked::not_sent(channel, cid, &violation);
+                    return Ok(checked::not_sent(channel, cid, &violation));
                 }
                 let mut answer = answer::of_reply(channel, cid, reply);
                 if let (Some(keeping), Some(slot)) = (keeps, &slot) {
@@ -361,51 +292,10 @@ impl Door {
             }
             Outcome::Streamed(reply, rest) => answer::of_streamed(channel, cid, reply, rest),
             Outcome::Failed(failure) => {
-                log_failure(cid, channel, &failure);
+                visit.log_failure(&target.service, &failure);
                 answer::of_failure(channel, cid, &failure, self.return_tracebacks)
             }
-        }
-    }
-}
-
-fn call_of(
-    parts: &Parts,
-    cid: &Cid,
-    peer: &Peer,
-    found: &Found<'_>,
-    passed: Option<&Passed>,
-    method: HttpMethod,
-    path: &[u8],
-    coding: Coding,
-    body: bytes::Bytes,
-    spool: Option<Arc<Spool>>,
-    deadline: Instant,
-) -> Call {
-    let channel = found.channel;
-    Call {
-        service: Arc::clone(&channel.service),
-        cid: cid.clone(),
-        channel: "http-soap",
-        data_format: channel.spec.data_format.as_str(),
-        method: Some(method.as_str()),
-        http: document::write(parts, &path::to_text(path), found, passed, peer, coding),
-        environ: bytes::Bytes::new(),
-        body,
-        spool,
-        deadline,
-        priority: channel.spec.priority,
-        is_idempotent: is_idempotent(method),
-    }
-}
-
-fn is_idempotent(method: HttpMethod) -> bool {
-    match method {
-        HttpMethod::Get
-        | HttpMethod::Head
-        | HttpMethod::Options
-        | HttpMethod::Put
-        | HttpMethod::Delete => true,
-        HttpMethod::Post | HttpMethod::Patch => false,
+        })
     }
 }
 
@@ -435,6 +325,17 @@ fn header_text(headers: &HeaderMap, name: http::HeaderName) -> &str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
+/// Checks that a body is one JSON document, a large one on a thread of its own.
+async fn check_json_aside(body: &bytes::Bytes) -> Result<(), String> {
+    if body.len() <= JSON_AT_ONCE {
+        return check_json(body);
+    }
+    let body = body.clone();
+    let checked = tokio::task::spawn_blocking(move || check_json(&body)).await;
+    // Fails only when the runtime is stopping.
+    checked.unwrap_or_else(|_| Err("the core is stopping".to_owned()))
+}
+
 /// Checks that a body is one JSON document; the sentence says where it is not.
 pub fn check_json(body: &[u8]) -> Result<(), String> {
     let text = std::str::from_utf8(body).map_err(|err| {
@@ -457,147 +358,6 @@ fn check_spooled_json(body: &Spool) -> Result<(), String> {
     serde_json::from_reader::<_, serde::de::IgnoredAny>(body.reader())
         .map(|_| ())
         .map_err(|err| format!("the request body is not JSON: {err}"))
-}
-
-fn body_refused(format: DataFormat, cid: &Cid, err: &BodyError) -> Answer {
-    let status = match err {
-        BodyError::TooLarge { .. } | BodyError::TooLargeUnpacked { .. } | BodyError::Swells => {
-            StatusCode::PAYLOAD_TOO_LARGE
-        }
-        BodyError::Full | BodyError::Disk(_) => StatusCode::SERVICE_UNAVAILABLE,
-        BodyError::Late { .. } => StatusCode::REQUEST_TIMEOUT,
-        BodyError::Broken(_) | BodyError::NotGzip => StatusCode::BAD_REQUEST,
-    };
-    match err {
-        BodyError::Disk(_) => {
-            log::error!(cid:% = cid, error:% = Chain(err); "request body refused")
-        }
-        _ => log::debug!(cid:% = cid, error:% = Chain(err); "request body refused"),
-    }
-    let mut answer = answer::error(format, status, cid, &Value::from(format!("the {err}")));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    answer
-}
-
-fn log_failure(cid: &Cid, channel: &Channel, failure: &Failure) {
-    if failure.status >= 500 {
-        log::warn!(
-            cid:% = cid, channel:% = channel.name, service:% = channel.service,
-            status = failure.status, kind = failure.kind, error = failure.message;
-            "service failed"
-        );
-    } else {
-        log::debug!(
-            cid:% = cid, channel:% = channel.name, service:% = channel.service,
-            status = failure.status, kind = failure.kind, error = failure.message;
-            "service refused the request"
-        );
-    }
-}
-
-/// The answer to a caller that nothing was granted to here.
-fn not_granted(channel: &Channel, cid: &Cid, caller: Option<&ObjectName>) -> Answer {
-    if let Some(left_out) = channel.counts.attempts.count(Instant::now()) {
-        log::warn!(
-            cid:% = cid, channel:% = channel.name, service:% = channel.service,
-            user:? = caller, left_out;
-            "caller has no grant"
-        );
-    }
-    let sentence = Value::from("this caller may not invoke this service");
-    answer::error(channel.spec.data_format, StatusCode::FORBIDDEN, cid, &sentence)
-}
-
-/// The answer to a request that is above a limit.
-fn limited(channel: &Channel, cid: &Cid, exceeded: &Exceeded) -> Answer {
-    channel.counts.limited.fetch_add(1, Ordering::Relaxed);
-    let format = channel.spec.data_format;
-    let Some(standing) = exceeded.standing else {
-        let sentence = Value::from("requests from this address are not taken here");
-        return answer::error(format, StatusCode::FORBIDDEN, cid, &sentence);
-    };
-    let seconds = standing.seconds();
-    let sentence = format!("too many requests; try again in {seconds} s");
-    let mut answer =
-        answer::error(format, StatusCode::TOO_MANY_REQUESTS, cid, &Value::from(sentence));
-    answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
-    standing.put(answer.headers_mut());
-    answer
-}
-
-fn refused(
-    channel: &Channel,
-    cid: &Cid,
-    peer: &Peer,
-    headers: &HeaderMap,
-    refusal: &Refusal,
-) -> Answer {
-    if let Some(left_out) = channel.counts.attempts.count(Instant::now()) {
-        let username = Basic::of(headers).map(|basic| basic.username).unwrap_or_default();
-        let username: String = username.chars().take(64).collect();
-        log::warn!(
-            cid:% = cid, channel:% = channel.name, remote = document::remote(headers, peer),
-            username:% = username.escape_debug(), refusal:? = refusal, left_out;
-            "request may not pass"
-        );
-    }
-    of_refusal(&channel.gate, channel.spec.data_format, cid, refusal)
-}
-
-/// The answer to a request that may not pass.
-pub(super) fn of_refusal(gate: &Gate, format: DataFormat, cid: &Cid, refusal: &Refusal) -> Answer {
-    let (status, sentence) = match refusal {
-        Refusal::Unauthorized => {
-            (StatusCode::UNAUTHORIZED, "credentials are missing or wrong".to_owned())
-        }
-        Refusal::Forbidden => {
-            (StatusCode::FORBIDDEN, "these credentials open nothing here".to_owned())
-        }
-        Refusal::Both => (
-            StatusCode::BAD_REQUEST,
-            "Basic Auth and an API key cannot be sent together; send one of them".to_owned(),
-        ),
-        Refusal::Unknown(_) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "credentials cannot be checked now; try again".to_owned(),
-        ),
-        Refusal::Slowed(wait) => (
-            StatusCode::TOO_MANY_REQUESTS,
-            format!(
-                "too many failed attempts from this address; try again in {} s",
-                seconds(*wait)
-            ),
-        ),
-    };
-    let mut answer = answer::error(format, status, cid, &Value::from(sentence));
-    match refusal {
-        Refusal::Unauthorized => {
-            for challenge in gate.challenges() {
-                answer.headers_mut().append(WWW_AUTHENTICATE, challenge.clone());
-            }
-            // RFC 9110, section 15.5.2: there has to be one, also where nothing can open.
-            if gate.challenges().is_empty() {
-                let none = HeaderValue::from_static("Basic realm=\"ARINT\", charset=\"UTF-8\"");
-                answer.headers_mut().insert(WWW_AUTHENTICATE, none);
-            }
-        }
-        Refusal::Unknown(_) => {
-            answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        Refusal::Slowed(wait) => {
-            let wait = HeaderValue::from(seconds(*wait));
-            answer.headers_mut().insert(http::header::RETRY_AFTER, wait);
-        }
-        Refusal::Forbidden | Refusal::Both => {}
-    }
-    answer
-}
-
-/// Whole seconds, never too few.
-fn seconds(wait: Duration) -> u64 {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 /// Longest time for the body of a request for a path of our own.

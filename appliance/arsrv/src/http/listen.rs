@@ -98,7 +98,7 @@ where
     });
     // Not with `pipeline_flush`: what was answered before a malformed request, and the 400 for that one, would
     // then never leave hyper's buffer.
-    let serving = http1::Builder::new().serve_connection(TokioIo::new(io), service);
+    let serving = http1::Builder::new().serve_connection(TokioIo::new(io), service).with_upgrades();
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,

@@ -33,6 +33,11 @@ impl Basic {
         Self::parse(headers.get(AUTHORIZATION)?.as_bytes())
     }
 
+    /// Of a name and a password that came another way.
+    pub fn new(username: &str, password: &str) -> Self {
+        Self { username: username.to_owned(), password: password.as_bytes().to_owned() }
+    }
+
     /// Parses the header's value.
     pub fn parse(value: &[u8]) -> Option<Self> {
         let (scheme, rest) = value.split_at_checked(6)?;

@@ -4,23 +4,34 @@ use arapi::arsrv::{AccessAnswer, AccessQuestion};
 use arapi::names::ObjectName;
 use arapi::objects::HttpMethod;
 
-use crate::channel::{Channel, Standing, Table};
+use crate::channel::{Channel, Standing, Table, Target};
 
 /// Answers a question; fails with a sentence where it names what does not exist.
 pub fn answer(table: &Table, question: &AccessQuestion) -> Result<AccessAnswer, String> {
     let AccessQuestion { caller, service, channel, method } = question;
     if let Some(name) = channel {
         let found = table.channel(name).ok_or(format!("there is no channel `{name}`"))?;
-        if service.as_ref().is_some_and(|service| service.as_str() != &*found.service) {
-            return Err(format!("channel `{name}` invokes service `{}`", found.service));
-        }
-        return Ok(by(found, caller, *method));
+        let target = match service {
+            Some(service) => found.targets.find(service.as_str()),
+            None => found.targets.one(),
+        };
+        return match target {
+            Some(target) => Ok(by(found, target, caller, *method)),
+            None if service.is_some() => {
+                Err(format!("channel `{name}` invokes service `{}`", found.service))
+            }
+            None => Err(format!(
+                "channel `{name}` invokes what its requests name; `service` was expected beside `channel`"
+            )),
+        };
     }
     let Some(service) = service else {
         return Err("`service` or `channel` was expected".to_owned());
     };
-    let channels = table.all().filter(|channel| *channel.service == *service.as_str());
-    let mut answers = channels.map(|channel| by(channel, caller, *method)).peekable();
+    let channels =
+        table.all().filter_map(|channel| Some((channel, channel.targets.find(service.as_str())?)));
+    let mut answers =
+        channels.map(|(channel, target)| by(channel, target, caller, *method)).peekable();
     let refused = |reason| AccessAnswer { allowed: false, channel: None, grant: None, reason };
     if answers.peek().is_none() {
         return Ok(refused(format!("no channel invokes service `{service}`")));
@@ -32,9 +43,15 @@ pub fn answer(table: &Table, question: &AccessQuestion) -> Result<AccessAnswer, 
     }))
 }
 
-fn by(channel: &Channel, caller: &ObjectName, method: Option<HttpMethod>) -> AccessAnswer {
+fn by(
+    channel: &Channel,
+    target: &Target,
+    caller: &ObjectName,
+    method: Option<HttpMethod>,
+) -> AccessAnswer {
     let name = &channel.name;
-    let method = method.or(channel.spec.method).unwrap_or(HttpMethod::Get);
+    let only = channel.spec.only_method();
+    let method = method.or(only).unwrap_or(HttpMethod::Get);
     let answer = |allowed, grant: Option<&ObjectName>, reason| AccessAnswer {
         allowed,
         channel: Some(name.clone()),
@@ -44,7 +61,7 @@ fn by(channel: &Channel, caller: &ObjectName, method: Option<HttpMethod>) -> Acc
     if channel.standing == Standing::Inactive {
         return answer(false, None, format!("channel `{name}` is inactive"));
     }
-    if channel.spec.method.is_some_and(|only| only != method) {
+    if only.is_some_and(|only| only != method) {
         return answer(false, None, format!("channel `{name}` does not take {}", method.as_str()));
     }
     if channel.gate.is_open() {
@@ -54,7 +71,7 @@ fn by(channel: &Channel, caller: &ObjectName, method: Option<HttpMethod>) -> Acc
         let reason = format!("channel `{name}` does not ask for security `{caller}`");
         return answer(false, None, reason);
     }
-    let Some(granted) = &channel.granted else {
+    let Some(granted) = &target.granted else {
         return answer(true, None, format!("by channel `{name}`, which needs no grant"));
     };
     match granted.find(caller, method) {
@@ -67,7 +84,7 @@ fn by(channel: &Channel, caller: &ObjectName, method: Option<HttpMethod>) -> Acc
             None,
             format!(
                 "no grant lets security `{caller}` invoke service `{}` by channel `{name}` with {}",
-                channel.service,
+                target.service,
                 method.as_str()
             ),
         ),

@@ -385,9 +385,22 @@ impl Gate {
         self.keys.iter().any(|key| matches!(key.lock, Lock::Certificate(_)))
     }
 
+    /// Whether it asks for credentials that stand in a message of SOAP.
+    pub fn asks_username_token(&self) -> bool {
+        self.keys.iter().any(|key| matches!(key.lock, Lock::Wss(..)))
+    }
+
     /// Whether one of its securities is this one.
     pub fn knows(&self, name: &ObjectName) -> bool {
         self.keys.iter().any(|key| key.passed.name == *name)
+    }
+
+    /// The secret of one of its securities, where callers have to show that very secret.
+    pub fn mark(&self, name: &ObjectName) -> Option<Fingerprint> {
+        match &self.keys.iter().find(|key| key.passed.name == *name)?.lock {
+            Lock::Basic(_, secret) | Lock::ApiKey(_, secret) | Lock::Bearer(secret) => *secret,
+            Lock::Jwt(_) | Lock::Issuer(_) | Lock::Wss(..) | Lock::Certificate(_) => None,
+        }
     }
 
     /// What keeps securities of this gate from opening it, one sentence each.

@@ -59,7 +59,6 @@ _INSTEAD = {
     "self.sms": _BY_REST,
     "self.sso": "users log in at an identity provider; check its tokens on the channel",
     "self.static_config": "keep static files in a module of the deployment or use `self.user_config`",
-    "self.wsx": "there are no WebSocket channels",
     "self.zmq": _LIBRARY,
 }
 

@@ -146,6 +146,10 @@ class Call:
     def _document(self, body: Any, data_format: str) -> Any:
         try:
             if data_format == "xml":
+                if self.channel == "soap":
+                    from arint import soaps
+
+                    return soaps.body_of(body)
                 from arint import xmls
 
                 return xmls.parse(body)

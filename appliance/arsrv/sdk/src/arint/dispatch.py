@@ -36,6 +36,9 @@ def install(there: Runtime, loaded: dict[str, Plan], hello: dict[str, Any]) -> N
                 "error": {"details": None, "type": "KeyError", "message": f"no service `{name}` in this worker"},
             }
             there.send_result(ident, jsons.dumps(document).encode("utf-8"), b"")
+        elif call.channel == "soap-schema":
+            there.send_result(ident, *_described_in_soap(call))
+            return None
         return call
 
     there.make_call = make_call
@@ -46,6 +49,18 @@ def install(there: Runtime, loaded: dict[str, Plan], hello: dict[str, Any]) -> N
         from arint import aio
 
         aio.start(there)
+
+
+def _described_in_soap(call: calls.Call) -> tuple[bytes, bytes]:
+    """The messages of a service as XML Schema: what the core asks for where a client wants a WSDL."""
+    from arint import soaps
+
+    try:
+        wanted = jsons.loads(str(call.body or b"", "utf-8"))
+        schema = soaps.describe(call.plan, wanted["operation"], wanted["namespace"]).encode("utf-8")
+    except Exception as exc:
+        return life.failed(call, None, exc)
+    return b'{"status":200,"content_type":"text/xml","headers":{}}', schema
 
 
 def _start_coroutine(call: calls.Call) -> None:

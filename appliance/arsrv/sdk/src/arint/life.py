@@ -55,7 +55,7 @@ def run_call(call: Call) -> tuple[bytes, Any]:
         else:
             perform(plan, service, call)
         response = service.__dict__.get("response")
-        if response is None:
+        if response is None and call.channel != "soap":
             return _EMPTY_META, b""
         return encode(plan, call, response)
     except BaseException as exc:
@@ -135,6 +135,8 @@ async def run_call_async(call: Call) -> tuple[bytes, Any]:
         service = make_service(plan, call)
         await perform_async(plan, service, call)
         response = service.__dict__.get("response")
+        if call.channel == "soap":
+            return encode(plan, call, response)
         if response is None:
             return _EMPTY_META, b""
         if _is_streamed(plan, response):
@@ -187,6 +189,11 @@ def _is_element(payload: Any) -> bool:
 
 def encode(plan: Any, call: Call, response: Any) -> tuple[bytes, Any]:
     """A finished response as a RESULT's meta and body, or the stream that sends it."""
+    if call.channel == "soap":
+        from arint import soaps
+
+        status, content_type, headers, body = soaps.encode(plan, call, response)
+        return _meta_with_headers(status, content_type, headers, None), body
     parts = response.__dict__
     content_type = parts.get("content_type")
     payload = parts.get("payload", "")
@@ -212,6 +219,8 @@ def encode(plan: Any, call: Call, response: Any) -> tuple[bytes, Any]:
 
             text = xmls.text_of(payload)
             content_type = content_type or "application/xml"
+        elif call.channel == "json-rpc":
+            text = plan.output_bare(payload)
         else:
             text = plan.output_text(payload)
         body = text.encode("utf-8", "surrogatepass")

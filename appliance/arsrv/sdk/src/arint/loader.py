@@ -131,7 +131,7 @@ def _file_of(plan: Plan, loaded: list[tuple[dict[str, Any], ModuleType]]) -> str
 
 
 def _services_of(module: ModuleType, entry: dict[str, Any]) -> list[Plan]:
-    from arint.service import PubSubHook, Service, WSXHook
+    from arint.service import PubSubHook, Service
 
     name, file = entry["name"], entry["file"]
     only = entry.get("names")
@@ -144,7 +144,7 @@ def _services_of(module: ModuleType, entry: dict[str, Any]) -> list[Plan]:
             # A second name for the same class.
             continue
         line = lines.get(cls.__qualname__, 0)
-        if issubclass(cls, (PubSubHook, WSXHook)) and plain_handle(cls) is None:
+        if issubclass(cls, PubSubHook) and plain_handle(cls) is None:
             _logger.warning("class `%s` in `%s` is not deployed: its hooks are not in this release", cls.__name__, file)
             continue
         if plain_handle(cls) is None and not verb_handles(cls):

@@ -300,6 +300,10 @@ class ModelInput:
         from arint.sio import _maybe_json, as_dict
 
         data = call.parsed
+        if call.channel == "soap":
+            from arint import soaps
+
+            data = soaps.typed_input(data, self)
         if isinstance(data, self.model):
             return data
         if data and isinstance(data, (str, bytes)):

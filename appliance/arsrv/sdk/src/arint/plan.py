@@ -13,7 +13,7 @@ from typing import Any, Callable
 from arint import jsons
 from arint.response import OpenPayload, SIOPayload
 
-HTTP_CHANNELS = ("http-soap", "invoke")
+HTTP_CHANNELS = ("http-soap", "invoke", "soap")
 
 # As `inspect.CO_COROUTINE`.
 _CO_COROUTINE = 0x80
@@ -125,17 +125,28 @@ class Plan:
             f"an object of type `{kind.__module__}.{kind.__qualname__}`; declare its output, or make it a dict"
         )
 
+    def unwrapped(self, payload: Any) -> Any:
+        """A payload that is not text, by the declared output and without the wrapper that SimpleIO puts around it."""
+        value = self.output_value(payload)
+        wrapper = getattr(self.output, "wrapper", None)
+        if wrapper is not None and isinstance(value, dict):
+            value = value[wrapper]
+        return value
+
     def output_csv(self, payload: Any) -> str:
         """A payload as the body of a CSV channel."""
         from arint import csvs
 
         if type(payload) is OpenPayload and not payload:
             return ""
-        value = self.output_value(payload)
-        wrapper = getattr(self.output, "wrapper", None)
-        if wrapper is not None and isinstance(value, dict):
-            value = value[wrapper]
+        value = self.unwrapped(payload)
         return "" if value is None else csvs.text_of(value)
+
+    def output_bare(self, payload: Any) -> str:
+        """A payload as the result of a JSON-RPC call, which has no wrapper of SimpleIO."""
+        if type(payload) is OpenPayload and not payload:
+            return ""
+        return jsons.dumps(self.unwrapped(payload))
 
     def output_text(self, payload: Any) -> str:
         """A payload that is neither `str` nor `bytes` as the body's text; empty values have none."""

@@ -247,6 +247,13 @@ class Service:
         return Patterns(self)
 
     @lazy
+    def wsx(self) -> Any:
+        """Clients of WebSocket channels: `self.wsx.channel[name].broadcast(...)`."""
+        from arint.wsx import WSX
+
+        return WSX(self)
+
+    @lazy
     def server(self) -> Any:
         """What is left of 3.2's server object: `name`, `pid`, `kvdb`, `user_config`, `fs_server_config`."""
         from arint.absent import Server
@@ -398,7 +405,6 @@ class Service:
     sms = Absent("self.sms")
     security = Absent("self.security")
     sso = Absent("self.sso")
-    wsx = Absent("self.wsx")
     cassandra_conn = Absent("self.cassandra_conn")
     cassandra_query = Absent("self.cassandra_query")
     static_config = Absent("self.static_config")
@@ -442,9 +448,24 @@ class PubSubHook(Service):
 
 
 class WSXHook(Service):
-    """Hooks of WebSocket channels.  Accepted so that modules load; not called in this release."""
+    """Is told of the clients of a WebSocket channel that come and go: the channel names it as its `hook_service`.
+
+    `self.request.input.ctx` says who it is: `hook_type`, `pub_client_id`, `ext_client_id`, `ext_client_name`,
+    `peer_address`, `connection_time`, `channel_name`.
+    """
 
     on_connected: Callable[..., Any] | None = None
     on_disconnected: Callable[..., Any] | None = None
+    #: Accepted so that modules load; not called in this release.
     on_pubsub_response: Callable[..., Any] | None = None
     on_vault_mount_point_needed: Callable[..., Any] | None = None
+
+    def handle(self) -> None:
+        """Calls the hook that the core asks for."""
+        ctx = Bunch((self.request.payload or {}).get("ctx") or {})
+        self.request.input = Bunch(ctx=ctx)
+        hook = {"wsx_on_connected": self.on_connected, "wsx_on_disconnected": self.on_disconnected}.get(
+            ctx.get("hook_type") or ""
+        )
+        if hook is not None:
+            hook()

@@ -493,6 +493,10 @@ class SIOInput:
     def read(self, service: Any, call: Any) -> Any:
         """`self.request.input`; raises BadRequest naming the element at fault."""
         payload = call.parsed
+        if call.channel == "soap":
+            from arint import soaps
+
+            payload = soaps.typed_input(payload, self)
         if call.http_raw:
             params = call.channel_params()
             merge = call.http.get("merge_url_params_req", True)
