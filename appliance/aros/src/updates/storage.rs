@@ -354,7 +354,8 @@ impl Storage {
         let repaired = limited(&[&shown]).or_else(|_| limited(&["-L", &shown]));
         let repair = match &repaired {
             Ok(_) => "it ended well".to_owned(),
-            Err(err) => err.to_string(),
+            // While it looks for another superblock it prints dots, hundreds of them.
+            Err(err) => err.to_string().replace("..", ""),
         };
         mount_once(device, &at).map_err(|_| StorageError::Damaged { label, repair, source })?;
         outcome.notes.push(format!("`{label}` was damaged and has been repaired"));
