@@ -104,9 +104,9 @@ impl Mover {
 
 /// The value that was shown of an object's secret.
 fn shown<'a>(out: &'a str, of: &str) -> &'a str {
-    let line =
-        out.lines().find(|line| line.starts_with(of) && line.contains("shown only")).unwrap();
-    line[of.len()..].split(' ').next().unwrap()
+    let mut rests = out.lines().filter_map(|line| line.strip_prefix(of));
+    let rest = rests.find(|rest| rest.contains("shown only")).unwrap();
+    rest.split(' ').next().unwrap()
 }
 
 #[tokio::test]
