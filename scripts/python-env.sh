@@ -37,7 +37,9 @@ if [ ! -e "$env_dir/ready" ]; then
     if [ ! -e "$env_dir/ready" ]; then
         rm -rf "$env_dir"
         "$python" -m venv "$env_dir" >&2
-        for file in "$@"; do "$env_dir/bin/pip" install --quiet --requirement "$file" >&2; done
+        # At one time: what one of them needs may stand in the other.
+        for file do shift; set -- "$@" --requirement "$file"; done
+        "$env_dir/bin/pip" install --quiet "$@" >&2
         touch "$env_dir/ready"
     fi
 fi

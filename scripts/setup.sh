@@ -17,6 +17,9 @@ LIST
     test) wanted run; cat <<'LIST'
 redis-server redis-server
 redis-cli redis-tools
+/usr/lib/postgresql postgresql
+mariadbd mariadb-server-core
+my_print_defaults mariadb-client-core
 nginx nginx-light
 openssl openssl
 chromium chromium

@@ -344,6 +344,26 @@ pub struct OutgoingStatus {
     pub retries: u64,
     /// Calls that failed in the end.
     pub failures: u64,
+    /// The connections of a database's pools, all workers together; absent where there is no such pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolFigures>,
+}
+
+/// The pools of a database connection, all workers together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolFigures {
+    /// The workers that use it.
+    pub workers: u32,
+    /// Most connections that may be open.
+    pub size: u32,
+    /// Connections that are open.
+    pub open: u32,
+    /// Connections that services have now.
+    pub in_use: u32,
+    /// Services that wait for one.
+    pub waiting: u32,
+    /// Errors since the core's start: statements that failed, connections that could not be had.
+    pub errors: u64,
 }
 
 /// What a ping found.

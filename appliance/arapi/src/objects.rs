@@ -27,7 +27,9 @@ pub use channel::{
 };
 pub use limit::{QuotaTierSpec, RateLimit};
 pub use node::NodeSpec;
-pub use outgoing::{OutgoingRest, OutgoingSpec, OutgoingSql, PackageIndexSpec, RetryPolicy};
+pub use outgoing::{
+    OutgoingRest, OutgoingSoap, OutgoingSpec, OutgoingSql, PackageIndexSpec, RetryPolicy,
+};
 pub use quality::{Audit, ContentEncoding, Cors, Priority, ResponseCache};
 pub use security::{
     JwtAlgorithm, JwtIssuerSpec, JwtSpec, NtlmSpec, OauthFormat, OauthSpec, SecurityGroupSpec,

@@ -97,6 +97,13 @@ fn summary(status: &NodeStatus) -> Vec<String> {
             let why = outgoing.last_error.as_deref().unwrap_or("no reason is given");
             format!("  connection {} is down: {why}", outgoing.name)
         }));
+        lines.extend(core.outgoing.iter().filter_map(|outgoing| {
+            let pool = outgoing.pool.filter(|pool| pool.workers > 0)?;
+            Some(format!(
+                "  database {}: {}, {} of {} connections in use, {} waiting, {} errors",
+                outgoing.name, outgoing.health, pool.in_use, pool.size, pool.waiting, pool.errors
+            ))
+        }));
     }
     if let Some(balancer) = &status.arldb {
         let healthy = balancer.backends.iter().filter(|backend| backend.healthy).count();

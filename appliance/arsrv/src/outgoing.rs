@@ -20,6 +20,7 @@ pub mod lane;
 pub mod ntlm;
 pub mod oauth;
 pub mod reconcile;
+pub mod soap;
 pub mod sql;
 pub mod tls;
 
@@ -30,6 +31,7 @@ use arapi::arsrv::{OutgoingStatus, PingResult};
 use arapi::names::ObjectName;
 use arapi::objects::SecretText;
 use bytes::Bytes;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -59,6 +61,8 @@ pub enum Tokens {
 pub enum Connection {
     /// HTTP.
     Rest(Arc<Rest>),
+    /// SOAP over HTTP.
+    Soap(Arc<soap::Soap>),
     /// A database.
     Sql(Arc<sql::Sql>),
     /// An index of Python packages.
@@ -70,6 +74,7 @@ impl Connection {
     fn is(&self) -> &'static str {
         match self {
             Self::Rest(_) => "a REST connection",
+            Self::Soap(_) => "a SOAP connection",
             Self::Sql(_) => "a database",
             Self::Index(_) => "an index of packages",
         }
@@ -102,6 +107,18 @@ impl Outgoing {
         }
     }
 
+    fn soap(&self, name: &str) -> Result<Arc<soap::Soap>, CallError> {
+        match self.connection(name) {
+            Some(Connection::Soap(soap)) => Ok(soap),
+            Some(other) => Err(CallError::WrongType {
+                name: name.to_owned(),
+                is: other.is(),
+                wanted: "a SOAP connection",
+            }),
+            None => Err(CallError::NotFound { name: name.to_owned() }),
+        }
+    }
+
     fn sql(&self, name: &str) -> Result<Value, CallError> {
         match self.connection(name) {
             Some(Connection::Sql(sql)) => sql.document(),
@@ -112,6 +129,27 @@ impl Outgoing {
             }),
             None => Err(CallError::NotFound { name: name.to_owned() }),
         }
+    }
+
+    /// Takes what a worker says of its pools of databases; answers which of them it is to check, and which are no
+    /// connections any more.
+    fn reported(&self, meta: &Value) -> Value {
+        let worker = meta.get("worker").and_then(Value::as_str).unwrap_or_default();
+        let (mut check, mut gone) = (Vec::new(), Vec::new());
+        for (name, report) in meta.get("pools").and_then(Value::as_object).into_iter().flatten() {
+            match (self.connection(name), sql::Report::deserialize(report)) {
+                (Some(Connection::Sql(sql)), Ok(report)) if sql.spec.is_active => {
+                    if sql.take(worker, report) {
+                        check.push(name);
+                    }
+                }
+                (Some(Connection::Sql(sql)), Err(err)) if sql.spec.is_active => {
+                    log::debug!(worker, connection = name.as_str(), error:% = err; "a worker's report cannot be read");
+                }
+                _ => gone.push(name),
+            }
+        }
+        json!({"check": check, "gone": gone})
     }
 
     /// A bearer token for calls that services make themselves.
@@ -144,6 +182,7 @@ impl Outgoing {
             .values()
             .map(|connection| match connection {
                 Connection::Rest(rest) => rest.status(),
+                Connection::Soap(soap) => soap.rest.status(),
                 Connection::Sql(sql) => sql.status(),
                 Connection::Index(index) => index.status(),
             })
@@ -154,14 +193,8 @@ impl Outgoing {
     pub async fn ping(&self, name: &str) -> Option<PingResult> {
         match self.connection(name)? {
             Connection::Rest(rest) => Some(rest.check_health().await),
-            Connection::Sql(_) => Some(PingResult {
-                ok: false,
-                status: None,
-                message: format!(
-                    "outgoing connection `{name}` is a database, which services open themselves; it cannot be checked from here"
-                ),
-                elapsed_ms: 0.0,
-            }),
+            Connection::Soap(soap) => Some(soap.rest.check_health().await),
+            Connection::Sql(sql) => Some(sql.ping().await),
             Connection::Index(index) => Some(index.ping()),
         }
     }
@@ -178,8 +211,19 @@ impl Outgoing {
             "rest_ping" => {
                 self.rest(text("conn"))?.ping(request.deadline, Some(&request.cid)).await
             }
+            "soap" => Ok(no_body(self.soap(text("name"))?.document()?)),
+            "soap_ping" => {
+                let soap = self.soap(text("conn"))?;
+                soap.rest.ping(request.deadline, Some(&request.cid)).await
+            }
+            "soap_load" => self.soap(text("conn"))?.load(&request).await,
+            "soap_post" => {
+                let soap = self.soap(text("conn"))?;
+                soap.post(request).await
+            }
             "rest_info" => Ok(no_body(self.rest(text("conn"))?.info())),
             "sql" => Ok(no_body(self.sql(text("name"))?)),
+            "sql_report" => Ok(no_body(self.reported(&request.meta))),
             "bearer_token" => {
                 let scopes = connection::scopes(&request.meta);
                 let making = self.bearer_token(text("name"), scopes.as_deref());

@@ -13,6 +13,8 @@ use crate::names::{Kind, ObjectName};
 pub enum OutgoingSpec {
     /// HTTP, `self.out.rest[name]`.
     Rest(OutgoingRest),
+    /// SOAP over HTTP, `self.out.soap[name]`.
+    Soap(Box<OutgoingSoap>),
     /// A database, `self.out.sql[name]`.
     Sql(OutgoingSql),
     /// An index of Python packages, for deployments with a `requirements.txt`.
@@ -124,6 +126,116 @@ pub struct OutgoingRest {
     pub circuit_breaker: CircuitBreaker,
 }
 
+/// An outgoing SOAP connection.  Envelopes are made in the worker, from the WSDL; the core owns the rest, as for REST.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutgoingSoap {
+    /// Scheme, host and port, for example `https://crm.example.com:8443`.
+    pub host: String,
+    /// The path that envelopes are posted to; default `/`.
+    #[serde(default = "slash")]
+    pub url_path: String,
+    /// The WSDL as text, for servers that show none; what it imports is then to be in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wsdl: Option<String>,
+    /// The path of the WSDL on the same host; default: `url_path` with `?wsdl`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wsdl_path: Option<String>,
+    /// Whether it may be used; default true.
+    #[serde(default = "yes")]
+    pub is_active: bool,
+    /// The credentials it presents: those of HTTP, or a UsernameToken (a security of type `wss`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<ObjectName>,
+    /// The certificate it presents beside them: a security of type `tls_key_cert`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_client: Option<ObjectName>,
+    /// Seconds between health checks, 0 (none) to 86400; default 60.
+    #[serde(default = "ping_interval_s")]
+    pub ping_interval_s: u32,
+    /// Most connections kept open when idle, 1 to 1000; default 20.
+    #[serde(default = "pool_size")]
+    pub pool_size: u32,
+    /// Longest time for one attempt, milliseconds, 1 to 3600000; default 10000.
+    #[serde(default = "timeout_ms")]
+    pub timeout_ms: u64,
+    /// Longest time to connect, milliseconds, 1 to 60000; default 5000.
+    #[serde(default = "connect_timeout_ms")]
+    pub connect_timeout_ms: u64,
+    /// Whether the server's certificate is checked; default true.
+    #[serde(default = "yes")]
+    pub validate_tls: bool,
+    /// A certificate authority in PEM to trust beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_ca_pem: Option<String>,
+    /// Largest response body, bytes; default 64 MiB.
+    #[serde(default = "max_response_bytes")]
+    pub max_response_bytes: u64,
+    /// When a failed call is tried again.
+    #[serde(default)]
+    pub retry: RetryPolicy,
+    /// When calls are refused at once because the other side has failed too often.
+    #[serde(default)]
+    pub circuit_breaker: CircuitBreaker,
+}
+
+impl OutgoingSoap {
+    /// Longest WSDL, in bytes.
+    pub const MAX_WSDL: usize = 4 * 1024 * 1024;
+
+    /// The HTTP connection that it is.
+    pub fn as_rest(&self) -> OutgoingRest {
+        OutgoingRest {
+            host: self.host.clone(),
+            url_path: self.url_path.clone(),
+            is_active: self.is_active,
+            data_format: DataFormat::None,
+            content_type: None,
+            security: self.security.clone(),
+            tls_client: self.tls_client.clone(),
+            ping_method: HttpMethod::Head,
+            ping_path: None,
+            ping_interval_s: self.ping_interval_s,
+            pool_size: self.pool_size,
+            timeout_ms: self.timeout_ms,
+            connect_timeout_ms: self.connect_timeout_ms,
+            validate_tls: self.validate_tls,
+            tls_ca_pem: self.tls_ca_pem.clone(),
+            max_response_bytes: self.max_response_bytes,
+            retry: self.retry.clone(),
+            circuit_breaker: self.circuit_breaker.clone(),
+        }
+    }
+
+    /// Where the WSDL is, below the host.
+    pub fn wsdl_path(&self) -> String {
+        self.wsdl_path.clone().unwrap_or_else(|| format!("{}?wsdl", self.url_path))
+    }
+
+    fn check(&self) -> Result<(), Broken> {
+        self.as_rest().check()?;
+        if self.url_path.contains(['{', '?']) {
+            return Err((
+                "url_path",
+                "a SOAP connection's path has neither parameters nor a query".to_owned(),
+            ));
+        }
+        if !self.wsdl_path().starts_with('/') {
+            return Err((
+                "wsdl_path",
+                "a path on the connection's host was expected, beginning with `/`".to_owned(),
+            ));
+        }
+        if self.wsdl.as_ref().is_some_and(|text| text.len() > Self::MAX_WSDL) {
+            return Err((
+                "wsdl",
+                format!("it is longer than the {} bytes allowed", Self::MAX_WSDL),
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// When a failed call is tried again.  A request that may have reached the other side is only
 /// repeated where its method is idempotent (RFC 9110, section 9.2.2).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -190,7 +302,8 @@ fn max_response_bytes() -> u64 {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutgoingSql {
-    /// SQLAlchemy's name of database and driver, for example `sqlite` or `postgresql+psycopg`.
+    /// SQLAlchemy's name of the database, with a driver or without: `postgresql`, `mysql`, `mariadb` and `sqlite` work as
+    /// they are, `postgresql+psycopg` needs that package.
     pub engine: String,
     /// The host; absent for SQLite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -212,6 +325,34 @@ pub struct OutgoingSql {
     /// Most connections per worker, 1 to 100; default 5.
     #[serde(default = "sql_pool_size")]
     pub pool_size: u32,
+    /// Longest time for which a service waits for a connection of a full pool, milliseconds, 1 to 600000; default 30000.
+    #[serde(default = "sql_pool_timeout_ms")]
+    pub pool_timeout_ms: u64,
+    /// Seconds between checks by the workers that use it, 0 (none) to 86400; default 60.
+    #[serde(default = "ping_interval_s")]
+    pub ping_interval_s: u32,
+}
+
+fn sql_pool_timeout_ms() -> u64 {
+    30_000
+}
+
+impl OutgoingSql {
+    fn check(&self) -> Result<(), Broken> {
+        let is_engine = |c: char| c.is_ascii_alphanumeric() || "_+.".contains(c);
+        if self.engine.is_empty() || !self.engine.chars().all(is_engine) {
+            return Err((
+                "engine",
+                format!(
+                    "`{}` is not SQLAlchemy's name of a database: something like `postgresql`, `mysql+pymysql` or `sqlite` was expected",
+                    self.engine.escape_debug()
+                ),
+            ));
+        }
+        within("pool_size", self.pool_size.into(), 1, 100)?;
+        within("pool_timeout_ms", self.pool_timeout_ms, 1, 600_000)?;
+        within("ping_interval_s", self.ping_interval_s.into(), 0, 86_400)
+    }
 }
 
 fn sql_pool_size() -> u32 {
@@ -223,6 +364,7 @@ impl OutgoingSpec {
     pub fn is_active(&self) -> bool {
         match self {
             Self::Rest(rest) => rest.is_active,
+            Self::Soap(soap) => soap.is_active,
             Self::Sql(sql) => sql.is_active,
             Self::PackageIndex(index) => index.is_active,
         }
@@ -241,14 +383,15 @@ impl Rules for OutgoingSpec {
     fn check(&self) -> Result<(), Broken> {
         match self {
             Self::Rest(rest) => rest.check(),
-            Self::Sql(sql) => within("pool_size", sql.pool_size.into(), 1, 100),
+            Self::Soap(soap) => soap.check(),
+            Self::Sql(sql) => sql.check(),
             Self::PackageIndex(index) => index.check(),
         }
     }
 
     fn secrets_mut(&mut self) -> Vec<(&'static str, &mut SecretField)> {
         match self {
-            Self::Rest(_) => Vec::new(),
+            Self::Rest(_) | Self::Soap(_) => Vec::new(),
             Self::Sql(OutgoingSql { password, .. })
             | Self::PackageIndex(PackageIndexSpec { password, .. }) => {
                 password.iter_mut().map(|field| ("password", field)).collect()
@@ -260,6 +403,10 @@ impl Rules for OutgoingSpec {
         match self {
             Self::Rest(rest) => {
                 let names = rest.security.iter().chain(&rest.tls_client);
+                names.map(|name| (Kind::Security, name)).collect()
+            }
+            Self::Soap(soap) => {
+                let names = soap.security.iter().chain(&soap.tls_client);
                 names.map(|name| (Kind::Security, name)).collect()
             }
             Self::Sql(_) | Self::PackageIndex(_) => Vec::new(),

@@ -557,7 +557,7 @@ def test_the_clock(core: Core) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["pubsub", "publish", "schedule", "email", "odb", "out.amqp", "outgoing.soap", "out.sftp", "static_config"],
+    ["pubsub", "publish", "schedule", "email", "odb", "out.amqp", "outgoing.ldap", "out.sftp", "static_config"],
 )
 def test_what_this_release_lacks_says_so(core: Core, path: str) -> None:
     """Attribute access is enough."""

@@ -768,6 +768,7 @@ impl Rest {
             calls: self.counts.calls.load(Ordering::Relaxed),
             retries: self.counts.retries.load(Ordering::Relaxed),
             failures: self.counts.failures.load(Ordering::Relaxed),
+            pool: None,
         }
     }
 }

@@ -85,6 +85,7 @@ impl Index {
             calls: 0,
             retries: 0,
             failures: 0,
+            pool: None,
         }
     }
 

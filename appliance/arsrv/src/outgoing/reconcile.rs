@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arapi::names::{Kind, ObjectName};
-use arapi::objects::{OutgoingRest, OutgoingSpec, SecretField, SecretText, SecuritySpec, Spec};
+use arapi::objects::{
+    OutgoingRest, OutgoingSoap, OutgoingSpec, SecretField, SecretText, SecuritySpec, Spec,
+    WssPassword,
+};
 use arbase::Stop;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -18,6 +21,7 @@ use super::health::keep_checking;
 use super::index::Index;
 use super::ntlm::Credentials;
 use super::oauth::TokenSource;
+use super::soap::{About, Soap, UsernameToken};
 use super::sql::Sql;
 use super::tls::Identity;
 use super::{Connection, Connections, Tokens};
@@ -35,6 +39,8 @@ const SECRETS_AGAIN: Duration = Duration::from_secs(1);
 pub enum Wanted {
     /// HTTP.
     Rest(Box<Basis>),
+    /// SOAP over HTTP.
+    Soap(Box<Basis>, Box<About>),
     /// A database.
     Sql(Box<Sql>),
     /// An index of Python packages.
@@ -61,12 +67,14 @@ pub async fn run(
         after.tokens = tokens;
         checks.retain(|name, _| after.by_name.contains_key(name));
         for name in &made {
-            checks.remove(name);
-            if let Some(Connection::Rest(rest)) = after.by_name.get(name) {
-                checks
-                    .insert(name.clone(), Checking(tokio::spawn(keep_checking(Arc::clone(rest)))));
-            }
             log::info!(connection:% = name; "outgoing connection set up");
+            checks.remove(name);
+            let rest = match after.by_name.get(name) {
+                Some(Connection::Rest(rest)) => rest,
+                Some(Connection::Soap(soap)) => &soap.rest,
+                _ => continue,
+            };
+            checks.insert(name.clone(), Checking(tokio::spawn(keep_checking(Arc::clone(rest)))));
         }
         for name in before.by_name.keys().filter(|name| !after.by_name.contains_key(*name)) {
             log::info!(connection:% = name; "outgoing connection removed");
@@ -106,6 +114,12 @@ fn needed(world: &World) -> BTreeSet<String> {
             }
             Spec::Outgoing(OutgoingSpec::Rest(rest)) => {
                 for name in rest.security.iter().chain(&rest.tls_client) {
+                    let spec = security(name, world);
+                    spec.map(SecuritySpec::secrets).into_iter().flatten().for_each(&mut need);
+                }
+            }
+            Spec::Outgoing(OutgoingSpec::Soap(soap)) => {
+                for name in soap.security.iter().chain(&soap.tls_client) {
                     let spec = security(name, world);
                     spec.map(SecuritySpec::secrets).into_iter().flatten().for_each(&mut need);
                 }
@@ -182,10 +196,15 @@ pub fn plan(
                 identity: identity(spec, world, value),
                 spec: spec.clone(),
             })),
+            Spec::Outgoing(OutgoingSpec::Soap(spec)) => {
+                let (basis, about) = soap(spec, world, value, tokens);
+                Wanted::Soap(Box::new(basis), Box::new(about))
+            }
             Spec::Outgoing(OutgoingSpec::Sql(spec)) => Wanted::Sql(Box::new(Sql {
                 name: object.name.to_string(),
                 password: spec.password.as_ref().map(value),
                 spec: spec.clone(),
+                told: Arc::default(),
             })),
             Spec::Outgoing(OutgoingSpec::PackageIndex(spec)) => Wanted::Index(Index::new(
                 object.name.to_string(),
@@ -197,6 +216,36 @@ pub fn plan(
         wanted.insert(object.name.clone(), one);
     }
     wanted
+}
+
+/// A SOAP connection: HTTP, and what goes into the envelopes.
+fn soap(
+    spec: &OutgoingSoap,
+    world: &World,
+    value: impl Fn(&SecretField) -> Option<SecretText> + Copy,
+    tokens: &BTreeMap<ObjectName, Tokens>,
+) -> (Basis, About) {
+    let mut rest = spec.as_rest();
+    let mut token = None;
+    let wss = spec.security.as_ref().and_then(|name| security(name, world));
+    if let Some(SecuritySpec::Wss(wss)) = wss
+        && wss.is_active
+    {
+        // It is in the envelope, not in HTTP's headers.
+        rest.security = None;
+        token = Some(UsernameToken {
+            username: wss.username.clone(),
+            password: value(&wss.password),
+            use_digest: wss.password_type == WssPassword::Digest,
+        });
+    }
+    let about = About { wsdl: spec.wsdl.clone(), wsdl_path: spec.wsdl_path(), token };
+    let basis = Basis {
+        presents: presents(&rest, world, value, tokens),
+        identity: identity(&rest, world, value),
+        spec: rest,
+    };
+    (basis, about)
 }
 
 fn presents(
@@ -265,6 +314,20 @@ fn execute(
         let connection = match (wanted, known) {
             (Wanted::Rest(basis), Some(Connection::Rest(rest))) if rest.basis == *basis => {
                 Connection::Rest(Arc::clone(rest))
+            }
+            (Wanted::Soap(basis, about), Some(Connection::Soap(soap)))
+                if soap.rest.basis == *basis && soap.about == *about =>
+            {
+                Connection::Soap(Arc::clone(soap))
+            }
+            (Wanted::Soap(basis, about), known) => {
+                let counts = match known {
+                    Some(Connection::Soap(soap)) => Arc::clone(&soap.rest.counts),
+                    _ => Arc::<Counts>::default(),
+                };
+                made.push(name.clone());
+                let rest = Arc::new(Rest::new(name.to_string(), *basis, counts));
+                Connection::Soap(Arc::new(Soap { rest, about: *about }))
             }
             (Wanted::Sql(sql), Some(Connection::Sql(known))) if **known == *sql => {
                 Connection::Sql(Arc::clone(known))

@@ -41,7 +41,6 @@ _INSTEAD = {
     "self.out.sap": _BY_REST,
     "self.out.sftp": _LIBRARY,
     "self.out.sms": _BY_REST,
-    "self.out.soap": "send the envelope by `self.rest`, and read the answer by `xml.etree`",
     "self.out.vault": _BY_REST,
     "self.out.wmq": _LIBRARY,
     "self.out.wsx": _LIBRARY,

@@ -9,7 +9,7 @@ from arint.lazy import lazy
 
 
 class Outgoing:
-    """REST and SQL connections; the other kinds raise that this release does not have them."""
+    """REST, SOAP and SQL connections; the other kinds raise that this release does not have them."""
 
     def __init__(self, service: Any) -> None:
         self._service = service
@@ -33,8 +33,14 @@ class Outgoing:
 
         return Connections(self._service)
 
+    @lazy
+    def soap(self) -> Any:
+        """SOAP connections by name."""
+        from arint.soap import Connections
+
+        return Connections(self._service)
+
     amqp = Absent("self.out.amqp")
-    soap = Absent("self.out.soap")
     ftp = Absent("self.out.ftp")
     sftp = Absent("self.out.sftp")
     odoo = Absent("self.out.odoo")
