@@ -20,6 +20,7 @@ redis-cli redis-tools
 /usr/lib/postgresql postgresql
 mariadbd mariadb-server-core
 my_print_defaults mariadb-client-core
+prometheus prometheus
 nginx nginx-light
 openssl openssl
 chromium chromium

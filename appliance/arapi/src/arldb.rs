@@ -5,7 +5,8 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::client::{ClientError, UnixClient};
+use crate::client::{ClientError, UnixClient, path_part};
+use crate::trace::TraceStep;
 
 /// How the balancer is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -53,6 +54,11 @@ impl Client {
     /// A client at the socket `arldb.sock` of the runtime folder.
     pub fn in_runtime_dir(dir: &Path) -> Self {
         Self(UnixClient::new("arldb", dir.join("arldb.sock")))
+    }
+
+    /// `GET /v1/traces/{cid}`: the balancer's steps of a request.
+    pub async fn trace(&self, cid: &str) -> Result<Vec<TraceStep>, ClientError> {
+        self.0.get(&format!("/v1/traces/{}", path_part(cid))).await
     }
 
     /// `GET /v1/status`.

@@ -10,6 +10,7 @@ use crate::client::{ClientError, UnixClient, path_part};
 use crate::messages::{MessagePage, MessageQuery};
 use crate::names::ObjectName;
 use crate::objects::{ChannelType, HttpMethod, LockedPackage, Requirements};
+use crate::trace::{TraceQuery, TraceSummary, TraceView};
 
 /// May a caller invoke something?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -437,6 +438,23 @@ impl Client {
     /// `POST /v1/outgoing/{name}/ping`.
     pub async fn ping(&self, name: &str) -> Result<PingResult, ClientError> {
         self.0.post(&format!("/v1/outgoing/{}/ping", path_part(name)), &()).await
+    }
+
+    /// `GET /v1/traces`.
+    pub async fn traces(&self, query: &TraceQuery) -> Result<Vec<TraceSummary>, ClientError> {
+        let mut path = format!("/v1/traces?failed={}", query.failed);
+        if let Some(ms) = query.slow_ms {
+            path.push_str(&format!("&slow_ms={ms}"));
+        }
+        if let Some(most) = query.most {
+            path.push_str(&format!("&most={most}"));
+        }
+        self.0.get(&path).await
+    }
+
+    /// `GET /v1/traces/{cid}`; fails with code `not_found` where nothing is known of the request.
+    pub async fn trace(&self, cid: &str) -> Result<TraceView, ClientError> {
+        self.0.get(&format!("/v1/traces/{}", path_part(cid))).await
     }
 
     /// `GET /v1/status`.

@@ -170,6 +170,20 @@ impl UnixClient {
             .unwrap_or(Err(ClientError::Late { service: self.service, limit: self.limit }))
     }
 
+    /// `GET` of a text.
+    pub async fn text(&self, path: &str) -> Result<String, ClientError> {
+        let call = async {
+            let body = self.send::<()>(Method::GET, path, None).await?;
+            let whole = Limited::new(body, MAX_ANSWER).collect().await;
+            let whole =
+                whole.map_err(|source| ClientError::Broken { service: self.service, source })?;
+            Ok(String::from_utf8_lossy(&whole.to_bytes()).into_owned())
+        };
+        tokio::time::timeout(self.limit, call)
+            .await
+            .unwrap_or(Err(ClientError::Late { service: self.service, limit: self.limit }))
+    }
+
     /// `GET`, decoded.
     pub async fn get<Out: DeserializeOwned>(&self, path: &str) -> Result<Out, ClientError> {
         self.call::<(), Out>(Method::GET, path, None).await

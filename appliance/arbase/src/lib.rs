@@ -11,6 +11,7 @@ pub mod chain;
 pub mod config;
 pub mod http;
 pub mod logging;
+pub mod metrics;
 pub mod notify;
 mod open_files;
 mod run;

@@ -59,6 +59,11 @@ pub fn install(unit: &'static str, level: LevelFilter) {
     }
 }
 
+/// New lines of this process as they come; a reader that lags misses some.  None before [`install`].
+pub fn subscribe() -> Option<broadcast::Receiver<LogLine>> {
+    LOGGER.get().map(|logger| logger.new_lines.subscribe())
+}
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Third-party crates tell a debugger's story at debug and trace; ours are what is wanted there.

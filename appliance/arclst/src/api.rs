@@ -10,6 +10,7 @@ use arapi::arclst::{Change, Committed, HistoryEntry, Listing, SecretValue, Statu
 use arapi::objects::Object;
 use arapi::{ErrorCode, Kind, ObjectName};
 use arbase::http::{Answer, ApiError, Body, current_cid};
+use arbase::metrics::{Page, Type};
 use arbase::{Chain, Stop};
 use arstore::StoreError;
 use axum::Router;
@@ -39,7 +40,7 @@ struct Route {
     handler: fn(MethodFilter) -> MethodRouter<Api>,
 }
 
-/// Every route of this service, but `/v1/logs`, which every service has.
+/// Every route of this service, but `/v1/logs` and `/v1/metrics`, which every service has.
 const ROUTES: &[Route] = &[
     Route {
         method: MethodFilter::GET,
@@ -98,7 +99,30 @@ pub(crate) fn router(api: Api) -> Router {
     for route in ROUTES {
         router = router.route(route.path, (route.handler)(route.method));
     }
-    router.merge(arbase::logging::router()).layer(DefaultBodyLimit::max(MAX_BODY)).with_state(api)
+    let metered = api.clone();
+    let metrics = arbase::metrics::router("arclst", move || {
+        let api = metered.clone();
+        async move { metrics(&api).await }
+    });
+    router
+        .merge(metrics)
+        .merge(arbase::logging::router())
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(api)
+}
+
+/// What the store says in figures; what cannot be read now is left out.
+async fn metrics(api: &Api) -> Page {
+    let mut page = Page::default();
+    if let Ok(state) = api.engine.state(Freshness::Local).await
+        && let Ok((revision, objects)) = state.size().await
+    {
+        page.single("arclst_revision", Type::Gauge, "Revision of the store.", revision);
+        page.single("arclst_objects", Type::Gauge, "Objects in the store.", objects);
+    }
+    let writable = u8::from(api.engine.writable().await.is_ok());
+    page.single("arclst_writable", Type::Gauge, "Whether changes can be accepted.", writable);
+    page
 }
 
 #[derive(Debug, Deserialize)]

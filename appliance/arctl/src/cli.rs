@@ -120,6 +120,9 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 20)]
         most: u32,
     },
+    /// Make files to begin with; needs no box
+    #[command(subcommand)]
+    New(NewCommand),
     /// Deploy services: files of Python source, or folders with them
     Deploy {
         /// The files
@@ -197,6 +200,20 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 100)]
         tail: usize,
     },
+    /// Show a request step by step with its times, or list the last ones
+    Trace {
+        /// The request's correlation id (`X-Zato-CID`); without it the last requests are listed
+        cid: Option<String>,
+        /// List only those that failed
+        #[arg(long, conflicts_with = "cid")]
+        failed: bool,
+        /// List only those that took so many milliseconds at least
+        #[arg(long, value_name = "MS", conflicts_with = "cid")]
+        slow: Option<u64>,
+        /// List at most so many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        most: usize,
+    },
     /// Say how the box is; exits with 3 if it is not well
     Status,
     /// Show the audit log
@@ -246,6 +263,19 @@ pub(crate) enum Command {
         /// The shell
         #[arg(value_enum)]
         shell: clap_complete::Shell,
+    },
+}
+
+/// What can be begun.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NewCommand {
+    /// Make a service and its test, ready to be changed; nothing that is there is overwritten
+    Service {
+        /// The service's name, for example orders.create
+        name: String,
+        /// Where to
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        folder: PathBuf,
     },
 }
 

@@ -12,7 +12,7 @@ use arapi::client::path_part;
 use arapi::names::{Kind, ObjectName};
 use serde_json::Value;
 
-use crate::cli::{Cli, Command, Common, Files, Form, PackagesAction};
+use crate::cli::{Cli, Command, Common, Files, Form, NewCommand, PackagesAction};
 use crate::client::{Api, parse_server};
 use crate::config::{self, Config, Profile};
 use crate::failure::Failure;
@@ -20,7 +20,8 @@ use crate::out::{self, Table, moment};
 use crate::pin::{Pinned, Trust, parse_fingerprint};
 use crate::yaml::{self, Document};
 use crate::{
-    enmasse, messages, network, packages, people, prompt, services, system, update, watch,
+    enmasse, messages, network, new, packages, people, prompt, services, system, trace, update,
+    watch,
 };
 
 /// Where the box is if nothing says otherwise.
@@ -109,6 +110,9 @@ impl Context {
 pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { common, command } = cli;
     let json = common.json;
+    if let Command::New(NewCommand::Service { name, folder }) = &command {
+        return new::service(name, folder);
+    }
     let mut context = Context::new(common)?;
     match command {
         Command::Claim { code, user, password } => {
@@ -163,6 +167,11 @@ async fn on_box(api: &Api, command: Command, json: bool) -> Result<(), Failure> 
             let query = arapi::logs::LogQuery { cid, unit, level, tail: Some(tail), follow };
             watch::logs(api, &query, json).await
         }
+        Command::Trace { cid: Some(cid), .. } => trace::show(api, &cid, json).await,
+        Command::Trace { cid: None, failed, slow, most } => {
+            let query = arapi::trace::TraceQuery { failed, slow_ms: slow, most: Some(most) };
+            trace::list(api, &query, json).await
+        }
         Command::Status => watch::status(api, json).await,
         Command::Messages { channel, filter } => messages::show(api, &channel, &filter, json).await,
         Command::Audit { filter } => watch::audit(api, &filter, json).await,
@@ -179,6 +188,7 @@ async fn on_box(api: &Api, command: Command, json: bool) -> Result<(), Failure> 
         Command::Claim { .. }
         | Command::Login { .. }
         | Command::Logout
+        | Command::New(_)
         | Command::Completion { .. } => Ok(()),
     }
 }

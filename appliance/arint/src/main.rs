@@ -7,6 +7,7 @@ mod dev;
 mod units;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -35,6 +36,12 @@ enum Command {
     Arwadm(UnitArgs),
     /// Run the operating system unit; only images have what it needs.
     Aros(UnitArgs),
+    /// Write the Python SDK into a folder, for tests and editors: put it into PYTHONPATH.
+    Sdk {
+        /// The folder; what is in it of an older SDK is replaced.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// What the image's own units and RAUC call; people use `arctl`.
     #[command(hide = true)]
     Os(aros::cli::OsArgs),
@@ -91,9 +98,22 @@ fn run(command: Command) -> ExitCode {
         Command::Arldb(args) => unit(&args, units::arldb),
         Command::Arwadm(args) => unit(&args, units::arwadm),
         Command::Aros(args) => unit(&args, units::aros),
+        Command::Sdk { folder } => sdk(&folder),
         Command::Os(args) => aros::cli::main(&args, &units::stores()),
         Command::Arctl { args } => arctl::main(args),
         Command::WorkerExec { args } => arsrv::sandbox::worker_exec(args),
+    }
+}
+
+fn sdk(folder: &Path) -> ExitCode {
+    match arsrv::write_sdk(folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            let said = format!("error: cannot write the SDK to `{}`: {err}\n", folder.display());
+            // Nothing can be said where stderr is gone.
+            std::io::stderr().write_all(said.as_bytes()).ok();
+            ExitCode::from(EXIT_FAILED)
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod command;
 mod config;
 mod connection;
 mod engine;
+mod gauges;
 mod glob;
 mod journal;
 mod keyspace;

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arbase::http::ListenError;
@@ -20,6 +21,7 @@ use tokio::task::{JoinSet, LocalSet};
 use crate::config::{Config, Durability};
 use crate::connection;
 use crate::engine::Engine;
+use crate::gauges::Gauges;
 use crate::journal::{self, LocalLog, LogError, LogTask, Seq};
 use crate::keyspace::{Command, Keyspace};
 use crate::snapshot::{self, SnapshotError};
@@ -248,13 +250,17 @@ async fn serve(config: Config, ready: oneshot::Sender<Result<Ready, StartError>>
     };
     let addr = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
     log::info!(path:% = config.socket_path().display(), keys = engine.keyspace.counts(0).0; "key-value store started");
+    let gauges = Arc::new(Gauges::default());
+    gauges.take(&engine);
+    let shown = Arc::clone(&gauges);
+    arbase::metrics::add_component("arkvd", move |page| shown.write(page));
     let engine = Rc::new(RefCell::new(engine));
     let (log_done, log_ends) = oneshot::channel::<()>();
     let log_task = tokio::task::spawn_local(task.run(async move {
         log_ends.await.ok();
     }));
     let (snapshots_done, snapshot_end) = oneshot::channel::<()>();
-    let ticking = tokio::task::spawn_local(tick(Rc::clone(&engine), snapshot_end));
+    let ticking = tokio::task::spawn_local(tick(Rc::clone(&engine), gauges, snapshot_end));
     ready.send(Ok(Ready { tcp: addr })).ok();
 
     accept(&engine, &unix, tcp.as_ref(), &stop).await;
@@ -343,7 +349,7 @@ async fn accept_failed(err: &std::io::Error) {
 }
 
 /// Sweeps keys whose time has passed and makes snapshots.
-async fn tick(engine: Rc<RefCell<Engine>>, mut end: oneshot::Receiver<()>) {
+async fn tick(engine: Rc<RefCell<Engine>>, gauges: Arc<Gauges>, mut end: oneshot::Receiver<()>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -356,6 +362,7 @@ async fn tick(engine: Rc<RefCell<Engine>>, mut end: oneshot::Receiver<()>) {
         }
         let due = {
             let engine = engine.borrow();
+            gauges.take(&engine);
             engine.log.grown() >= engine.config.snapshot_after_bytes
         };
         if due {

@@ -12,6 +12,7 @@ mod api;
 pub mod config;
 mod server;
 pub mod tls;
+mod trace;
 
 pub use config::Config;
 pub use server::{Server, StartError};

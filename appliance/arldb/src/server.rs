@@ -14,6 +14,7 @@ use tokio::net::UnixListener;
 use crate::api;
 use crate::config::{Config, HEALTH_PATH};
 use crate::tls::{Material, TlsError};
+use crate::trace::{Traced, Traces};
 
 /// How long an idle connection to the core is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -108,17 +109,20 @@ impl Server {
     pub async fn run_until(self, stop: Stop) {
         let listen = self.listening.local_addr().to_string();
         log::info!(addr:% = listen; "balancer listens");
+        let traces = Traces::default();
         let view = api::View {
             listen,
             front: self.front.clone(),
             forward: self.forward.clone(),
             backends: self.backends,
+            traces: traces.clone(),
         };
         // The control interface answers until the last request is done.
         let (ended, control_stop) = Stop::new();
         let control = arbase::http::serve_unix(api::router(view), self.control, control_stop);
+        let traced = Traced { inner: self.forward, traces };
         let channels = async {
-            self.front.serve(self.listening, self.forward, async { stop.wait().await }).await;
+            self.front.serve(self.listening, traced, async { stop.wait().await }).await;
             ended.stop();
         };
         if let Some((material, tls)) = self.tls {

@@ -55,9 +55,15 @@ impl Server {
 
     /// Serves until told to stop.
     pub async fn run_until(self, stop: Stop) {
+        let metered = Arc::clone(&self.app);
+        let metrics = arbase::metrics::router("aros", move || {
+            let app = Arc::clone(&metered);
+            async move { system::metrics(&app).await }
+        });
         let router = system::router()
             .merge(updates::router())
             .with_state(Arc::clone(&self.app))
+            .merge(metrics)
             .merge(arbase::logging::router());
         tokio::join!(
             system::run(Arc::clone(&self.app), stop.clone()),

@@ -37,6 +37,7 @@ use tokio::sync::Notify;
 pub(crate) use self::clock::answer::{TimeArgs, time_main};
 use self::identity::{Identity, IdentityError};
 pub(crate) use self::name::{NameArgs, name_main};
+pub(crate) use self::status::metrics;
 use crate::config::Config;
 use crate::server::App;
 

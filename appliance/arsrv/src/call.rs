@@ -178,3 +178,18 @@ pub trait Outside: Send + Sync + 'static {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A request of a worker, for tests of what answers them.
+    pub(crate) fn worker_request() -> WorkerRequest {
+        WorkerRequest {
+            meta: serde_json::Value::Null,
+            body: Bytes::new(),
+            cid: Cid::random(),
+            deadline: Instant::now() + Duration::from_secs(5),
+        }
+    }
+}

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::telemetry::otlp::OtlpConfig;
+
 /// The core's configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -53,6 +55,8 @@ pub struct Config {
     pub max_web_sockets: usize,
     /// Whether workers may open network connections of their own; default true, because existing services do.
     pub worker_network: bool,
+    /// Where steps of requests and log lines are sent by OTLP; default: nowhere.
+    pub otlp: Option<OtlpConfig>,
     /// The executable that has the subcommand `worker-exec`; not in the file: tests run in another one.
     #[serde(skip)]
     pub worker_exec: Option<PathBuf>,
@@ -84,6 +88,7 @@ impl Default for Config {
             client_certificates: false,
             max_web_sockets: 10_000,
             worker_network: true,
+            otlp: None,
             worker_exec: None,
         }
     }
@@ -116,6 +121,11 @@ impl Config {
         within("response_cache_mib", self.response_cache_mib, 0, 65_536)?;
         within("messages_mib", self.messages_mib, 1, 65_536)?;
         within("max_web_sockets", number(self.max_web_sockets), 1, 1_000_000)?;
+        if let Some(otlp) = &self.otlp
+            && !(0.0..=1.0).contains(&otlp.share)
+        {
+            return Err(("otlp.share", format!("{} is not between 0 and 1", otlp.share)));
+        }
         within("worker_uid", self.worker_uid.into(), 1, 4_294_967_294)
     }
 }

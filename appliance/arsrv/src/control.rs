@@ -13,10 +13,12 @@ use arapi::error::ErrorCode;
 use arapi::messages::{MessagePage, MessageQuery};
 use arapi::names::{Kind, ObjectName};
 use arapi::objects::{Priority, Spec};
+use arapi::trace::{TraceQuery, TraceSummary, TraceView};
 use arbase::Chain;
 use arbase::http::{Answer, ApiError, Body, current_cid};
+use arbase::metrics::{Page, Type};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::routing::{delete, get, post, put};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -34,6 +36,9 @@ use crate::outgoing::Outgoing;
 use crate::pool::Pool;
 use crate::security::explain;
 use crate::server::Workers;
+use crate::telemetry::outside::OutsideFigures;
+use crate::telemetry::trace::{self, Trace, What};
+use crate::telemetry::{figures, otlp};
 use crate::world::{Progress, World};
 
 /// Longest wait for a revision: a little less than callers wait for the answer.
@@ -63,6 +68,9 @@ pub const ROUTES: &[Route] = &[
     Route { method: Method::PUT, path: "/v1/packages/wheels/{file}", name: "wheel_upload" },
     Route { method: Method::DELETE, path: "/v1/packages/wheels/{file}", name: "wheel_remove" },
     Route { method: Method::GET, path: "/v1/status", name: "status" },
+    Route { method: Method::GET, path: "/v1/traces", name: "trace_list" },
+    Route { method: Method::GET, path: "/v1/traces/{cid}", name: "trace_show" },
+    Route { method: Method::GET, path: "/v1/metrics", name: "metrics" },
     Route { method: Method::GET, path: "/v1/logs", name: "log_list" },
 ];
 
@@ -73,6 +81,10 @@ pub struct Control {
     pub workers: Arc<dyn Workers>,
     /// The connections out.
     pub outgoing: Outgoing,
+    /// What calls on them came to.
+    pub figures: OutsideFigures,
+    /// What became of what was to be sent to a collector.
+    pub otlp: Arc<otlp::Figures>,
     /// The channels.
     pub tables: watch::Receiver<Arc<Table>>,
     /// What is configured.
@@ -101,13 +113,20 @@ pub fn router(control: Control) -> axum::Router {
             "wheel_upload" => put(wheel_upload),
             "wheel_remove" => delete(wheel_remove),
             "status" => get(status),
-            // The log brings its own.
+            "trace_list" => get(trace_list),
+            "trace_show" => get(trace_show),
+            // The log and the figures bring their own.
             _ => continue,
         };
         router = router.route(route.path, handler);
     }
+    let metered = control.clone();
     router
         .with_state(control)
+        .merge(arbase::metrics::router("arsrv", move || {
+            let page = metered.metrics();
+            async { page }
+        }))
         .merge(arbase::logging::router())
         // Sources of many modules may come at once.
         .layer(axum::extract::DefaultBodyLimit::max(256 * 1024 * 1024))
@@ -207,7 +226,14 @@ async fn service_invoke(
         priority: Priority::Interactive,
         is_idempotent: false,
     };
-    let outcome = control.workers.call(call).await;
+    let mut step = Trace::begin(&cid, None).open(What::Request, &request.service);
+    step.say("channel", "invoke");
+    let outcome = trace::scope(Some(step.inside()), control.workers.call(call)).await;
+    let status = match &outcome {
+        Outcome::Done(reply) | Outcome::Streamed(reply, _) => reply.status,
+        Outcome::Failed(failure) => failure.status,
+    };
+    step.end(status, status >= 500);
     let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
     let (status, content_type, body) = match outcome {
         Outcome::Done(reply) => {
@@ -280,6 +306,16 @@ async fn outgoing_ping(
     }
 }
 
+async fn trace_list(Query(query): Query<TraceQuery>) -> Answer<Vec<TraceSummary>> {
+    Ok(Json(trace::list(&query)))
+}
+
+async fn trace_show(Path(cid): Path<String>) -> Answer<TraceView> {
+    trace::view(&cid).map(Json).ok_or_else(|| {
+        ApiError::not_found(format!("nothing is known of a request `{}`", cid.escape_debug()))
+    })
+}
+
 async fn status(State(control): State<Control>) -> Answer<Status> {
     Ok(Json(control.status()))
 }
@@ -324,6 +360,20 @@ impl Control {
             outgoing,
             problems,
         }
+    }
+
+    /// The page of figures.
+    pub fn metrics(&self) -> Page {
+        let mut page = Page::default();
+        let table = Arc::clone(&self.tables.borrow());
+        figures::channels(&mut page, &table);
+        figures::pool(&mut page, self.workers.figures());
+        figures::outgoing(&mut page, &self.outgoing, &self.figures);
+        self.otlp.write(&mut page);
+        let revision = self.progress.revision();
+        let help = "Revision of the store that requests are served at.";
+        page.single("arsrv_revision", Type::Gauge, help, revision);
+        page
     }
 
     /// Counts an invocation by hand on the service's limit.

@@ -268,6 +268,12 @@ fn unpack_now(home: &Path, target: &Path, uid: Option<u32>) -> std::io::Result<(
     Ok(())
 }
 
+/// Writes the SDK into a folder, for tests and editors outside of a node.  Files that are there are replaced.
+pub fn write_sdk(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    write_dir(&SDK, folder)
+}
+
 fn write_dir(dir: &Dir<'_>, target: &Path) -> std::io::Result<()> {
     for file in dir.files().filter(|file| is_source(file.path())) {
         let path = target.join(file.path());

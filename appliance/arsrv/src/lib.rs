@@ -25,8 +25,10 @@ pub mod pool;
 pub mod sandbox;
 pub mod security;
 pub mod server;
+pub mod telemetry;
 pub mod worker;
 pub mod world;
 
 pub use config::Config;
+pub use interpreter::write_sdk;
 pub use server::{Server, StartError};

@@ -26,6 +26,7 @@ pub mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arapi::arsrv::{OutgoingStatus, PingResult};
 use arapi::names::ObjectName;
@@ -187,6 +188,20 @@ impl Outgoing {
                 Connection::Index(index) => index.status(),
             })
             .collect()
+    }
+
+    /// Sends something of the core's own over a REST connection: `path` is behind the connection's.
+    pub async fn post(
+        &self,
+        name: &str,
+        path: &str,
+        content_type: &'static str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<WorkerReply, CallError> {
+        let rest = self.rest(name)?;
+        let call = RestCall::own(&rest, path, content_type, body, limit)?;
+        rest.call(call).await
     }
 
     /// Checks one connection now.  None: there is no such connection.

@@ -28,6 +28,7 @@ use arapi::arsrv::{
 use arapi::error::ErrorCode;
 use arapi::objects::Priority;
 use arbase::http::ApiError;
+use arbase::metrics::Seen;
 use arbase::{Chain, Stop};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -40,6 +41,7 @@ use self::table::{Entry, Table};
 use crate::call::{Call, Calling, Failure, Invoker, Outcome, Outside};
 use crate::config::Config;
 use crate::packages::PackagesError;
+use crate::telemetry::trace::{self, Open, What};
 use crate::worker::{Ended, Sending, Unsent, Worker};
 use crate::world::{Progress, World};
 
@@ -68,6 +70,8 @@ pub(crate) struct Inner {
     waiting: AtomicUsize,
     /// Calls under way.
     active: AtomicUsize,
+    /// Workers that died, or were ended for a fault.
+    lost: AtomicU64,
     later: Later,
     stats: Mutex<HashMap<Arc<str>, Arc<Stats>>>,
     groups: Mutex<BTreeMap<String, Arc<Group>>>,
@@ -95,6 +99,23 @@ pub struct PoolStatus {
     pub problems: Vec<String>,
 }
 
+/// What the pool says in figures.
+#[derive(Debug, Clone, Default)]
+pub struct PoolFigures {
+    /// The workers.
+    pub workers: Vec<WorkerStatus>,
+    /// The services by name: calls that failed, and durations.
+    pub services: Vec<(String, (u64, Seen))>,
+    /// Calls that wait for a place.
+    pub waiting: usize,
+    /// Calls that may wait.
+    pub queue: usize,
+    /// Calls under way.
+    pub active: usize,
+    /// Workers that died, or were ended for a fault.
+    pub lost: u64,
+}
+
 impl Pool {
     /// Starts the pool: it follows `worlds` and reports revisions to `progress` as [`RECONCILER`].
     /// Returns at once; calls wait until the first workers are ready.
@@ -117,6 +138,7 @@ impl Pool {
             generation: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             active: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
             stats: Mutex::default(),
             groups: Mutex::default(),
             quarantine: Mutex::default(),
@@ -173,8 +195,7 @@ impl Pool {
         keeper::ready_launcher(&self.0).await.map_err(ApiError::unavailable)
     }
 
-    /// How the workers and their services are.
-    pub fn status(&self) -> PoolStatus {
+    fn workers(&self) -> Vec<WorkerStatus> {
         let workers = locked(&self.0.workers);
         let workers = workers.iter().map(|(group, worker)| WorkerStatus {
             name: worker.name.clone(),
@@ -187,7 +208,29 @@ impl Pool {
             started_ms: worker.started_ms,
             sandbox: worker.confined().by,
         });
-        let workers = workers.collect();
+        workers.collect()
+    }
+
+    /// What there is for a page of figures.
+    pub fn figures(&self) -> PoolFigures {
+        let table = self.0.table();
+        let services = table.services.values();
+        let mut services: Vec<_> =
+            services.map(|entry| (entry.found.name.clone(), entry.stats.seen())).collect();
+        services.sort_by(|one, other| one.0.cmp(&other.0));
+        PoolFigures {
+            workers: self.workers(),
+            services,
+            waiting: self.0.waiting.load(Ordering::Relaxed),
+            queue: self.0.config.queue,
+            active: self.0.active.load(Ordering::Relaxed),
+            lost: self.0.lost.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How the workers and their services are.
+    pub fn status(&self) -> PoolStatus {
+        let workers = self.workers();
         let table = self.0.table();
         let mut services: Vec<ServiceStatus> = table
             .services
@@ -373,16 +416,32 @@ impl Inner {
         let load = if depth > 0 { Load::Nested } else { entry.load() };
         let mut was_interrupted = false;
         loop {
+            let waited = trace::current().map(|trace| trace.open(What::Queue, &entry.name));
             let place = match self.place(entry, load, call.priority, started, deadline).await {
                 Ok(place) => place,
-                Err(failure) => return Outcome::Failed(*failure),
+                Err(failure) => {
+                    if let Some(step) = waited {
+                        step.end(failure.status, true);
+                    }
+                    return Outcome::Failed(*failure);
+                }
             };
+            if let Some(step) = waited {
+                step.done();
+            }
             let worker = Arc::clone(place.worker());
+            let step = trace::current().map(|trace| {
+                let mut step = trace.open(What::Service, &entry.name);
+                step.say("worker", worker.name.as_str());
+                step.say("channel", call.channel);
+                step
+            });
             let sending = Sending {
                 call,
                 service_json: &entry.name_json,
                 deadline,
                 depth,
+                trace: step.as_ref().map(Open::inside),
                 seat: Box::new(place),
             };
             let sent = match worker.send(sending) {
@@ -393,7 +452,12 @@ impl Inner {
                     return Outcome::Failed(*failure(413, "too-large", err.to_string()));
                 }
             };
-            match sent.wait(deadline).await {
+            let ended = sent.wait(deadline).await;
+            if let Some(step) = step {
+                let (status, failed) = verdict(ended.as_ref());
+                step.end(status, failed);
+            }
+            match ended {
                 Some(Ended::Answered(Outcome::Streamed(reply, mut pieces))) => {
                     pieces.hold(permit);
                     return Outcome::Streamed(reply, pieces);
@@ -492,6 +556,18 @@ impl Inner {
             ))),
         }
     }
+}
+
+/// What a step says of how a call ended: its status, and whether it failed.
+fn verdict(ended: Option<&Ended>) -> (u16, bool) {
+    let status = match ended {
+        Some(Ended::Answered(Outcome::Done(reply) | Outcome::Streamed(reply, _))) => reply.status,
+        Some(Ended::Answered(Outcome::Failed(failure))) => failure.status,
+        // Run elsewhere, or told to the caller as 503.
+        Some(Ended::NeverBegun | Ended::Responsible(_) | Ended::Interrupted(_)) => 503,
+        None => 504,
+    };
+    (status, status >= 500)
 }
 
 /// The time a caller waited, as it was asked for: the deadline was counted a moment before the call.

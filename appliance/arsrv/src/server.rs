@@ -25,10 +25,12 @@ use crate::http::spool::Spools;
 use crate::http::websocket::{Hub, Sockets};
 use crate::http::{Door, listen};
 use crate::outgoing::{self, Connections, Outgoing};
-use crate::pool::{self, Pool, PoolStatus};
+use crate::pool::{self, Pool, PoolFigures, PoolStatus};
 use crate::security::attempts::Attempts;
 use crate::security::tokens::Tokens;
 use crate::security::{Secrets, Shared};
+use crate::telemetry::otlp;
+use crate::telemetry::outside::{OutsideFigures, Watched};
 use crate::world::{self, Progress, World};
 
 /// The socket of the data path, which the balancer speaks to.
@@ -58,6 +60,11 @@ pub trait Workers: Invoker {
         None
     }
 
+    /// What there is for a page of figures.
+    fn figures(&self) -> PoolFigures {
+        PoolFigures::default()
+    }
+
     /// Returns once every worker has ended.
     fn stopped(&self) -> Waiting<'_, ()>;
 }
@@ -76,6 +83,10 @@ impl Workers for Pool {
 
     fn pool(&self) -> Option<&Self> {
         Some(self)
+    }
+
+    fn figures(&self) -> PoolFigures {
+        Self::figures(self)
     }
 
     fn stopped(&self) -> Waiting<'_, ()> {
@@ -212,15 +223,27 @@ impl Server {
             inner_stop.clone(),
         )));
 
+        // What a collector gets.
+        let otlp = Arc::new(otlp::Figures::default());
+        if let Some(to) = &config.otlp {
+            let sending =
+                otlp::run(to.clone(), outgoing.clone(), Arc::clone(&otlp), inner_stop.clone());
+            inner.tasks.push(tokio::spawn(sending));
+        }
+
         // The workers.
         let (publish_table, tables) = watch::channel(Arc::<Table>::default());
         let hub = Hub::of(config.max_web_sockets);
+        let figures = OutsideFigures::default();
         let workers = workers(Surroundings {
             config: Arc::clone(&config),
-            outside: Arc::new(Sockets::before(
-                Arc::new(Crypto::before(Arc::new(outgoing.clone()), store.clone())),
-                Arc::clone(&hub),
-                tables.clone(),
+            outside: Arc::new(Watched::before(
+                Arc::new(Sockets::before(
+                    Arc::new(Crypto::before(Arc::new(outgoing.clone()), store.clone())),
+                    Arc::clone(&hub),
+                    tables.clone(),
+                )),
+                figures.clone(),
             )),
             worlds: worlds.clone(),
             progress: progress.clone(),
@@ -284,6 +307,8 @@ impl Server {
         let control = Control {
             workers: Arc::clone(&workers),
             outgoing,
+            figures,
+            otlp,
             tables,
             worlds,
             recorder,

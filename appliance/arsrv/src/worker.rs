@@ -38,6 +38,7 @@ use self::slots::SlotsFile;
 use self::stream::{Piece, Streaming};
 use crate::call::{Call, Failure, Outcome, Reply};
 use crate::sandbox::Confined;
+use crate::telemetry::trace::Trace;
 
 /// Bodies up to this size are copied out of the buffer that they were read into, so that it can be used again.
 const SMALL_BODY: usize = 8 * 1024;
@@ -226,6 +227,7 @@ struct Pending {
     cid: Cid,
     deadline: Instant,
     depth: u16,
+    trace: Option<Trace>,
     /// The PING sent behind its CANCEL, and from when on it runs too long: a caller that goes away early does not make
     /// a service slow.
     given_up: Option<(u64, Instant)>,
@@ -241,6 +243,15 @@ pub(crate) struct Loaded {
     pub(crate) services: Vec<FoundService>,
 }
 
+/// What a worker tells of a service that it ran without the core.
+#[derive(Deserialize)]
+struct LocalStep {
+    service: String,
+    at_us: u64,
+    took_us: u64,
+    failed: bool,
+}
+
 /// A call about to be sent.
 pub(crate) struct Sending<'a> {
     /// The call.
@@ -251,6 +262,8 @@ pub(crate) struct Sending<'a> {
     pub(crate) deadline: Instant,
     /// How many services are waiting for it in a row.
     pub(crate) depth: u16,
+    /// The trace of what is done for it.
+    pub(crate) trace: Option<Trace>,
     /// Its place.
     pub(crate) seat: Box<dyn Seat>,
 }
@@ -283,6 +296,8 @@ pub(crate) struct Origin {
     pub(crate) deadline: Instant,
     /// How many services wait in a row.
     pub(crate) depth: u16,
+    /// The trace of what is done for it.
+    pub(crate) trace: Option<Trace>,
 }
 
 /// Call ids count up from 1: spread well enough as they are.
@@ -402,7 +417,7 @@ impl Worker {
 
     /// Sends a call.
     pub(crate) fn send(self: &Arc<Self>, sending: Sending<'_>) -> Result<Sent, Unsent> {
-        let Sending { call, service_json, deadline, depth, seat } = sending;
+        let Sending { call, service_json, deadline, depth, trace, seat } = sending;
         let (tell, ended) = oneshot::channel();
         let left = deadline.saturating_duration_since(Instant::now());
         let meta = CallMeta {
@@ -434,6 +449,7 @@ impl Worker {
                 cid: call.cid.clone(),
                 deadline,
                 depth,
+                trace,
                 given_up: None,
                 stream: None,
                 _seat: seat,
@@ -503,8 +519,14 @@ impl Worker {
                     None => pending.deadline,
                 },
                 depth: pending.depth,
+                trace: pending.trace.clone(),
             },
-            None => Origin { cid: None, deadline: Instant::now() + self.rules.timeout, depth: 0 },
+            None => Origin {
+                cid: None,
+                deadline: Instant::now() + self.rules.timeout,
+                depth: 0,
+                trace: None,
+            },
         }
     }
 
@@ -593,6 +615,7 @@ impl Worker {
                     log::warn!(worker = self.name.as_str(), error:% = err; "a log frame cannot be read")
                 }
             },
+            Kind::Step => self.take_step(id, &payload),
             Kind::Pong => {
                 self.ponged.fetch_max(id, Ordering::AcqRel);
                 self.to_tend.notify_one();
@@ -713,6 +736,21 @@ impl Worker {
             );
             log::error!(worker = self.name.as_str(), error = fault.as_str(); "worker does not keep to the protocol");
             self.drain(Cause::Protocol(fault));
+        }
+    }
+
+    /// A service that another one invoked within the worker.
+    fn take_step(&self, id: u64, payload: &[u8]) {
+        let trace = self.link().calls.get(&id).and_then(|pending| pending.trace.clone());
+        let Some(trace) = trace else { return };
+        match serde_json::from_slice::<LocalStep>(payload) {
+            Ok(step) => {
+                let took = Duration::from_micros(step.took_us);
+                trace.add_service(&step.service, step.at_us, took, step.failed, &self.name);
+            }
+            Err(err) => {
+                log::warn!(worker = self.name.as_str(), error:% = err; "a step frame cannot be read");
+            }
         }
     }
 

@@ -483,7 +483,7 @@ fn shared_secret(text: &str) -> Result<String, ApiError> {
     Ok(name)
 }
 
-fn parse_query<T>(
+pub(crate) fn parse_query<T>(
     query: Result<Query<T>, axum::extract::rejection::QueryRejection>,
 ) -> Result<T, ApiError> {
     query.map(|Query(query)| query).map_err(|err| {

@@ -35,6 +35,8 @@ pub struct Config {
     pub token_ttl_s: u64,
     /// Most connections at one time over the network, 1 to 10000.  Default 256.
     pub connections: usize,
+    /// A loopback address where `/metrics` is given to whoever asks, for a collector on the box.  Default: none.
+    pub metrics_listen: Option<SocketAddr>,
     /// Most entries of the audit log; the oldest go first.  1000 to 100000000, default 1000000.
     pub audit_entries: u64,
     /// Whether this installation has an operating system unit (`aros`), as an image has.  Then a call of it is
@@ -54,6 +56,7 @@ impl Default for Config {
             login_ttl_s: 12 * 3600,
             token_ttl_s: 90 * 24 * 3600,
             connections: 256,
+            metrics_listen: None,
             audit_entries: 1_000_000,
             operating_system: false,
         }
@@ -123,6 +126,16 @@ impl Config {
                 ),
             ));
         }
+        if let Some(addr) = self.metrics_listen
+            && !addr.ip().is_loopback()
+        {
+            return Err((
+                "metrics_listen",
+                format!(
+                    "`{addr}` is no loopback address, and figures are given there without a token; elsewhere use `/metrics` of the admin API"
+                ),
+            ));
+        }
         within("login_ttl_s", self.login_ttl_s, 60, 2_592_000)?;
         within("connections", u64::try_from(self.connections).unwrap_or(u64::MAX), 1, 10_000)?;
         within("audit_entries", self.audit_entries, 1000, 100_000_000)
@@ -160,6 +173,16 @@ mod tests {
         );
         assert!(parse("tls = \"off\"\nlisten = \"0.0.0.0:8183\"").is_err());
         assert!(parse("tls = \"off\"\nlisten = \"[::1]:8183\"").is_ok());
+    }
+
+    #[test]
+    fn figures_without_a_token_are_refused_beyond_loopback() {
+        assert_eq!(
+            parse("metrics_listen = \"0.0.0.0:9464\"").unwrap_err(),
+            "config `arwadm.toml`: `metrics_listen`: `0.0.0.0:9464` is no loopback address, and figures are \
+             given there without a token; elsewhere use `/metrics` of the admin API"
+        );
+        assert!(parse("metrics_listen = \"[::1]:9464\"").is_ok());
     }
 
     #[test]

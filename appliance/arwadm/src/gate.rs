@@ -141,6 +141,7 @@ pub(crate) async fn gate(
         }
     };
     let status = answered.status().as_u16();
+    app.answers.count(status);
     let is_refusal = matches!(status, 401 | 403) || (route.is_change() && status >= 400);
     if is_refusal {
         let target = target_of(route.name, &path, &body);

@@ -26,6 +26,7 @@ mod guard;
 mod listen;
 mod lockout;
 mod logs;
+mod metrics;
 mod objects;
 mod openapi;
 mod packages;
@@ -43,6 +44,7 @@ mod status;
 mod system;
 mod tls;
 mod tokens;
+mod traces;
 
 pub use audit::SCHEMA;
 pub use config::{Config, Listen, TlsMode};

@@ -3,7 +3,7 @@
 use arapi::Kind;
 use arapi::objects::spec_schema;
 use schemars::generate::SchemaSettings;
-use schemars::{Schema, SchemaGenerator};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use crate::guard::word;
@@ -75,6 +75,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator, error: &Schema) -> 
     let (media, answer) = match route.form.answer {
         Out::Json(make) => ("application/json", make(generator)),
         Out::Lines(make) => ("application/x-ndjson", make(generator)),
+        Out::Figures => ("text/plain", json_schema!({"type": "string"})),
         Out::File => ("application/octet-stream", Schema::default()),
     };
     let mut parameters = path_parameters(route.path);

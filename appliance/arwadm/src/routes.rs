@@ -6,7 +6,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::server::App;
-use crate::{api, packages, session, system};
+use crate::{api, metrics, packages, session, system, traces};
 
 /// Who may make a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,8 @@ pub(crate) enum Out {
     Json(Make),
     /// JSON documents, one a line.
     Lines(Make),
+    /// A page of figures.
+    Figures,
     /// A file.
     File,
 }
@@ -99,6 +101,10 @@ const fn out<T: JsonSchema>() -> Form {
 
 const fn lines<T: JsonSchema>() -> Form {
     Form { query: None, body: None, is_upload: false, answer: Out::Lines(schema::<T>) }
+}
+
+const fn figures() -> Form {
+    Form { query: None, body: None, is_upload: false, answer: Out::Figures }
 }
 
 const fn file() -> Form {
@@ -241,6 +247,9 @@ pub const ROUTES: &[Route] = &[
     Route { method: HttpMethod::Get, path: "/v1/status", access: Access::Needs(Permission::Read), name: "status",
         summary: "Says how the whole box is.",
         limit: SMALL, form: out::<wire::NodeStatus>(), handler: || get(api::status) },
+    Route { method: HttpMethod::Get, path: "/metrics", access: Access::Needs(Permission::Read), name: "metrics",
+        summary: "Gives the figures of every unit in the text format of Prometheus.",
+        limit: SMALL, form: figures(), handler: || get(metrics::show) },
     Route { method: HttpMethod::Post, path: "/v1/services/{name}/invoke", access: Access::Needs(Permission::Operate), name: "service_invoke",
         summary: "Invokes a service by hand.",
         limit: LARGE, form: out::<arapi::arsrv::InvokeResponse>().body::<wire::InvokeBody>(), handler: || post(api::service_invoke) },
@@ -256,6 +265,12 @@ pub const ROUTES: &[Route] = &[
     Route { method: HttpMethod::Get, path: "/v1/logs", access: Access::Needs(Permission::Logs), name: "log_list",
         summary: "Gives log lines of every part of the box, and goes on with new ones if asked to.",
         limit: SMALL, form: lines::<arapi::logs::LogLine>().query::<arapi::logs::LogQuery>(), handler: || get(api::log_list) },
+    Route { method: HttpMethod::Get, path: "/v1/traces", access: Access::Needs(Permission::Logs), name: "trace_list",
+        summary: "Lists the last requests, newest first.",
+        limit: SMALL, form: out::<Vec<arapi::trace::TraceSummary>>().query::<arapi::trace::TraceQuery>(), handler: || get(traces::list) },
+    Route { method: HttpMethod::Get, path: "/v1/traces/{cid}", access: Access::Needs(Permission::Logs), name: "trace_show",
+        summary: "Gives one request step by step: balancer, gate, queue, service, calls out.",
+        limit: SMALL, form: out::<arapi::trace::TraceView>(), handler: || get(traces::show) },
     Route { method: HttpMethod::Get, path: "/v1/audit", access: Access::Needs(Permission::Audit), name: "audit_list",
         summary: "Gives a page of the audit log, newest first.",
         limit: SMALL, form: out::<wire::AuditPage>().query::<wire::AuditQuery>(), handler: || get(api::audit_list) },

@@ -36,7 +36,7 @@ use crate::recovery::{self, Recovery};
 use crate::remote::passed_on;
 use crate::tls::{OwnCertificate, TlsError};
 use crate::tokens::NewToken;
-use crate::{listen, pages, pickup, plan, system, tls};
+use crate::{listen, metrics, pages, pickup, plan, system, tls};
 
 /// How long the start waits for the object store; after that it comes up without.
 const STORE_WAIT: Duration = Duration::from_secs(20);
@@ -81,6 +81,8 @@ pub struct Server {
     local_addr: SocketAddr,
     certificate: Option<Arc<OwnCertificate>>,
     local: UnixListener,
+    /// Where figures are given without a token.
+    figures: Option<TcpListener>,
     token: String,
     stopper: Stopper,
     stop: Stop,
@@ -100,6 +102,13 @@ impl Server {
             }
         };
         let network = bind(&config).await?;
+        let figures = match config.metrics_listen {
+            None => None,
+            Some(addr) => {
+                let bound = TcpListener::bind(addr).await;
+                Some(bound.map_err(|source| StartError::Listen { addr, source })?)
+            }
+        };
         let local_addr = network.local_addr().map_err(|source| StartError::Listen {
             addr: config.listen.candidates().first().copied().unwrap_or(([0, 0, 0, 0], 0).into()),
             source,
@@ -126,7 +135,18 @@ impl Server {
         }
         // Goes on by itself where the slot is not known yet.
         drop(recovery);
-        Ok(Self { app, router, network, local_addr, certificate, local, token, stopper, stop })
+        Ok(Self {
+            app,
+            router,
+            network,
+            local_addr,
+            certificate,
+            local,
+            figures,
+            token,
+            stopper,
+            stop,
+        })
     }
 
     /// Where it listens.
@@ -137,7 +157,16 @@ impl Server {
     /// Serves until told to stop.
     pub async fn run_until(self, stop: Stop) {
         let Self {
-            app, router, network, certificate, local, token, stopper, stop: own_stop, ..
+            app,
+            router,
+            network,
+            certificate,
+            local,
+            figures,
+            token,
+            stopper,
+            stop: own_stop,
+            ..
         } = self;
         let mut parts = JoinSet::new();
         let limits = listen::Limits::with_connections(app.config.connections);
@@ -154,6 +183,12 @@ impl Server {
         let to_local = whole(for_peers(router.clone(), &token));
         parts.spawn(listen::serve_network(network, tls, whole(router), limits, own_stop.clone()));
         parts.spawn(listen::serve_local(local, to_local, own_stop.clone()));
+        if let Some(listener) = figures {
+            let router = metrics::loopback_router(app.clone());
+            // In a box: this future would be large otherwise.
+            let serving = listen::serve_network(listener, None, router, limits, own_stop.clone());
+            parts.spawn(Box::pin(serving));
+        }
         parts.spawn(pickup::run(app.clone(), own_stop.clone()));
         parts.spawn(sweep(app, own_stop));
         stop.wait().await;
@@ -217,6 +252,8 @@ pub(crate) struct Parts {
     /// Downloads of the update bundle that are still free.
     pub(crate) downloads: Arc<tokio::sync::Semaphore>,
     certificate: Option<Arc<OwnCertificate>>,
+    /// What this unit has answered.
+    pub(crate) answers: metrics::Answers,
     recovery: OnceLock<Recovery>,
     recovery_begins: tokio::sync::Notify,
     lockout: Mutex<Lockout>,
@@ -278,6 +315,7 @@ impl App {
             deploying: tokio::sync::Mutex::default(),
             downloads: Arc::new(tokio::sync::Semaphore::new(system::DOWNLOADS)),
             certificate,
+            answers: metrics::Answers::default(),
             recovery: OnceLock::new(),
             recovery_begins: tokio::sync::Notify::new(),
             lockout: Mutex::default(),

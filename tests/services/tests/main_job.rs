@@ -175,8 +175,19 @@ async fn an_editor_deploys_by_the_ide_protocol() {
         send("wrong".into(), body.clone()).await.unwrap().status(),
         StatusCode::UNAUTHORIZED
     );
+    // The plug-ins ask with an empty body whether somebody is there.
+    let ping = node.http().post(&url).basic_auth("ide_publisher", Some(&password)).body("");
+    let ping: Value = ping.send().await.unwrap().json().await.unwrap();
+    let pong = json!({"success": true, "msg": "pong: this box takes deployments"});
+    assert_eq!(ping, json!({"zato_ide_deploy_create_response": pong}));
     let answer: Value = send(password.clone(), body).await.unwrap().json().await.unwrap();
     assert_eq!(answer["zato_ide_deploy_create_response"]["success"], true, "{answer}");
+    // The file's whole path is what editors send.
+    let whole = json!({"payload_name": "/home/anna/src/from_ide.py", "payload": base64(source)});
+    let answer: Value = send(password.clone(), whole).await.unwrap().json().await.unwrap();
+    let reply = &answer["zato_ide_deploy_create_response"];
+    assert_eq!(reply["success"], true, "{answer}");
+    assert!(reply["msg"].as_str().unwrap().contains("services: from-ide.from-ide"), "{answer}");
     node.put("Channel", "ide", json!({"url_path": "/from-ide", "service": "from-ide.from-ide"}))
         .await;
     until_answer(&node, "/from-ide", "from the editor").await;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arapi::aros::{Clock, Disk, Memory, Status};
 use arbase::Chain;
 use arbase::http::Answer;
+use arbase::metrics::{Page, Type};
 use axum::Json;
 use axum::extract::State;
 
@@ -103,6 +104,52 @@ pub(crate) fn version() -> String {
     os_release("IMAGE_VERSION")
         .or_else(|| os_release("VERSION_ID"))
         .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned())
+}
+
+/// The box in figures.
+pub(crate) async fn metrics(app: &App) -> Page {
+    let status = status(app).await;
+    let mut page = Page::default();
+    let gauges = [
+        ("aros_memory_total_bytes", "Memory of the box.", status.memory.total),
+        (
+            "aros_memory_available_bytes",
+            "Memory programs could still get.",
+            status.memory.available,
+        ),
+        ("aros_uptime_seconds", "Since the kernel started.", status.uptime_s),
+        ("aros_failed_units", "Units that failed.", count(&status.failed_units)),
+        ("aros_problems", "What needs attention.", count(&status.problems)),
+        (
+            "aros_clock_synchronized",
+            "Whether a time source has been heard since start.",
+            u64::from(status.clock.synchronized),
+        ),
+        ("aros_slot_confirmed", "Whether the slot is confirmed.", u64::from(status.boot.confirmed)),
+    ];
+    for (name, help, value) in gauges {
+        page.single(name, Type::Gauge, help, value);
+    }
+    page.family("aros_load", Type::Gauge, "Load average over so many minutes.");
+    for (minutes, load) in ["1", "5", "15"].iter().zip(status.load) {
+        page.sample("aros_load", &[("minutes", minutes)], load);
+    }
+    type Of = fn(&Disk) -> u64;
+    let families: [(&str, &str, Of); 2] = [
+        ("aros_disk_total_bytes", "Size of the file system.", |disk| disk.total),
+        ("aros_disk_free_bytes", "Room in the file system.", |disk| disk.free),
+    ];
+    for (name, help, value) in families {
+        page.family(name, Type::Gauge, help);
+        for disk in &status.disks {
+            page.sample(name, &[("mount", &disk.mount)], value(disk));
+        }
+    }
+    page
+}
+
+fn count<T>(list: &[T]) -> u64 {
+    u64::try_from(list.len()).unwrap_or(u64::MAX)
 }
 
 /// A value of os-release(5).

@@ -102,6 +102,7 @@ class Core:
         self.order: list[int] = []
         self.pongs: list[int] = []
         self.logs: list[dict[str, Any]] = []
+        self.steps: list[dict[str, Any]] = []
         self.requests: list[tuple[dict[str, Any], bytes]] = []
         self.held: list[tuple[int, dict[str, Any], bytes]] = []
         #: What came of streamed answers behind their RESULT, by call id; and how they ended.
@@ -163,6 +164,8 @@ class Core:
             self.ends[ident] = json.loads(bytes(payload))
         elif kind == frames.LOG:
             self.logs.append({**json.loads(bytes(payload)), "id": ident})
+        elif kind == frames.STEP:
+            self.steps.append({**json.loads(bytes(payload)), "id": ident})
         elif kind == frames.PONG:
             self.pongs.append(ident)
         elif kind == frames.READY:

@@ -140,3 +140,39 @@ def test_the_environ_of_the_core_reaches_the_service(core: Core) -> None:
     """Rank 24."""
     result: Result = core.call("orders.plain", environ={"a": [1]}, channel="invoke", data_format="dict")
     assert json.loads(result.body)["environ"] == {"a": [1]}
+
+
+def test_the_core_is_told_of_services_that_were_run_without_it(deploy: Any) -> None:
+    """A STEP each, with its time, under the call's id; at most 200 of one call."""
+    core = deploy(
+        steps="""
+from zato.server.service import Service
+class Outer(Service):
+    name = 'outer'
+    def handle(self):
+        for number in range(int(self.request.payload['times'])):
+            self.invoke('inner', number)
+        try:
+            self.invoke('failing')
+        except ValueError:
+            pass
+class Inner(Service):
+    name = 'inner'
+    def handle(self):
+        pass
+class Failing(Service):
+    name = 'failing'
+    def handle(self):
+        raise ValueError('no')
+"""
+    )
+    assert core.call("outer", {"times": 2}).status == 200
+    (first, second, failing), ident = core.steps, core.steps[0]["id"]
+    assert (first["service"], second["service"], failing["service"]) == ("inner", "inner", "failing")
+    assert [step["failed"] for step in core.steps] == [False, False, True]
+    assert {step["id"] for step in core.steps} == {ident} and ident > 0
+    assert first["at_us"] + first["took_us"] <= second["at_us"] + 1000
+    core.steps.clear()
+    for _ in range(2):
+        assert core.call("outer", {"times": 500}).status == 200
+    assert len(core.steps) == 400

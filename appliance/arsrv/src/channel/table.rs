@@ -9,6 +9,7 @@ use arapi::arsrv::ChannelStatus;
 use arapi::names::{Kind, ObjectName};
 use arapi::objects::access::fits_pattern;
 use arapi::objects::{ChannelSpec, ChannelType, DataFormat, HttpMethod, SecretText, Spec};
+use arbase::metrics::Histogram;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use serde_json::json;
@@ -125,6 +126,10 @@ pub struct Counts {
     pub failures: AtomicU64,
     /// Requests above a rate limit: its own, its service's or its caller's.
     pub limited: AtomicU64,
+    /// Answers by the class of their status: 1xx, 2xx, 3xx, 4xx, 5xx.
+    pub classes: [AtomicU64; 5],
+    /// How long it took until an answer began.
+    pub times: Histogram,
     /// Failed attempts to pass its gate.
     pub attempts: Attempts,
     /// Clients that are connected now.
@@ -170,6 +175,20 @@ impl<'t> Found<'t> {
     pub fn alike(&self) -> impl Iterator<Item = &'t Arc<Channel>> {
         let own = self.channel.spec.channel_type;
         self.same_path.iter().filter(move |other| other.spec.channel_type == own)
+    }
+}
+
+impl Counts {
+    /// Notes an answer.
+    pub fn note(&self, status: http::StatusCode, took: Duration) {
+        self.times.note(took);
+        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
+        if let Some(count) = self.classes.get(class) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if status.is_server_error() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

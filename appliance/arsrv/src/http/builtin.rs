@@ -26,6 +26,9 @@ use crate::security::credentials::{self, Fingerprint};
 use crate::security::tokens::EndError;
 use crate::security::{Presented, Refusal};
 
+/// Where the balancer asks whether requests would be served.
+pub(super) const HEALTH: &str = "/arint/health";
+
 /// A path of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Builtin {
@@ -61,7 +64,7 @@ impl Builtin {
     /// The one with this path.
     pub fn of(path: &str) -> Option<Self> {
         match path {
-            "/arint/health" => Some(Self::Health),
+            HEALTH => Some(Self::Health),
             "/zato/ping" => Some(Self::Ping),
             "/ide-deploy" => Some(Self::IdeDeploy),
             "/zato/jwt/log-in" => Some(Self::LogIn),

@@ -29,6 +29,7 @@ use crate::channel::table::{Channel, Table};
 use crate::channel::{Quality, path};
 use crate::security::Shared;
 use crate::security::attempts::Attempts;
+use crate::telemetry::trace::{self, Open, Trace, What};
 
 /// Bodies up to this size are checked for JSON at once, larger ones on a thread of their own.
 const JSON_AT_ONCE: usize = 256 * 1024;
@@ -83,13 +84,28 @@ impl Door {
         let upgrade = websocket::upgrade_of(&mut request);
         let (parts, body) = request.into_parts();
         let cid = cid_of(&parts.headers);
-        let started = log::log_enabled!(log::Level::Debug).then(Instant::now);
-        let line = started.map(|_| (parts.method.clone(), parts.uri.path().to_owned()));
-        let mut answer = self.answer_parts(&parts, body, upgrade, &cid, peer).await;
+        let started = Instant::now();
+        let line = log::log_enabled!(log::Level::Debug)
+            .then(|| (parts.method.clone(), parts.uri.path().to_owned()));
+        // The balancer's questions about health are no requests.
+        let step = (parts.uri.path() != builtin::HEALTH).then(|| {
+            let came = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
+            let mut step = Trace::begin(&cid, came).open(What::Request, "");
+            step.say("method", parts.method.as_str());
+            step.say("path", parts.uri.path());
+            step
+        });
+        let inside = step.as_ref().map(Open::inside);
+        let answering = self.answer_parts(&parts, body, upgrade, &cid, peer, started);
+        let (mut answer, name) = trace::scope(inside, answering).await;
+        if let Some(mut step) = step {
+            step.rename(&name);
+            step.end(answer.status().as_u16(), answer.status().is_server_error());
+        }
         if let Ok(value) = HeaderValue::from_str(cid.as_str()) {
             answer.headers_mut().insert(answer::CID, value);
         }
-        if let (Some(started), Some((method, path))) = (started, line) {
+        if let Some((method, path)) = line {
             let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
             log::debug!(
                 cid:% = cid, method:% = method, path = path.as_str(),
@@ -107,27 +123,30 @@ impl Door {
         upgrade: Option<OnUpgrade>,
         cid: &Cid,
         peer: &Peer,
-    ) -> Answer {
+        started: Instant,
+    ) -> (Answer, String) {
+        let without_channel = |answer| (answer, String::new());
         let Some(method) = method_of(&parts.method) else {
             let sentence = format!("Method not allowed (CID:{cid})");
             let mut answer = answer::text(StatusCode::METHOD_NOT_ALLOWED, sentence);
             answer.headers_mut().insert(ALLOW, ALLOWED);
-            return answer;
+            return without_channel(answer);
         };
         if let Some(builtin) = Builtin::of(parts.uri.path()) {
-            return Box::pin(builtin::answer(self, builtin, method, parts, body, cid, peer)).await;
+            let answering = builtin::answer(self, builtin, method, parts, body, cid, peer);
+            return without_channel(Box::pin(answering).await);
         }
         let table = Arc::clone(&self.tables.borrow());
         let Ok(path) = path::decode(parts.uri.path()) else {
             let sentence = format!("the path is not UTF-8 once it is percent-decoded (CID:{cid})");
-            return answer::text(StatusCode::BAD_REQUEST, sentence);
+            return without_channel(answer::text(StatusCode::BAD_REQUEST, sentence));
         };
         if method == HttpMethod::Options
             && let Some(asked) = cors::asked_method(parts)
             && let Some(found) = table.find(&path, asked, &parts.headers)
             && let Some(rules) = found.channel.quality.as_ref().and_then(|has| has.cors.as_ref())
         {
-            return rules.preflight(parts, asked, cid);
+            return without_channel(rules.preflight(parts, asked, cid));
         }
         let Some(found) = table.find(&path, method, &parts.headers) else {
             let accept = header_text(&parts.headers, http::header::ACCEPT);
@@ -136,10 +155,10 @@ impl Door {
                 accept:% = accept.escape_debug(), remote = document::remote(&parts.headers, peer);
                 "no channel matches"
             );
-            return match soap::is_message(&parts.headers) {
+            return without_channel(match soap::is_message(&parts.headers) {
                 true => soap::not_found(&parts.headers, cid),
                 false => answer::not_found(cid),
-            };
+            });
         };
         let channel = found.channel;
         channel.counts.calls.fetch_add(1, Ordering::Relaxed);
@@ -167,10 +186,8 @@ impl Door {
         if let Some(standing) = trail.ticket.tightest {
             standing.put(answer.headers_mut());
         }
-        if answer.status().is_server_error() {
-            channel.counts.failures.fetch_add(1, Ordering::Relaxed);
-        }
-        answer
+        channel.counts.note(answer.status(), started.elapsed());
+        (answer, channel.name.to_string())
     }
 
     /// What is done to every answer of a channel that does more than invoke its service.

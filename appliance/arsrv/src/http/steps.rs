@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use serde_json::Value;
 
 use super::answer::{self, Answer};
@@ -36,6 +36,7 @@ use crate::security::certificate::ClientCertificate;
 use crate::security::credentials::Basic;
 use crate::security::wss::UsernameToken;
 use crate::security::{Gate, Passed, Presented, Refusal};
+use crate::telemetry::trace::{self, What};
 
 /// A request that found its channel.
 pub struct Visit<'v> {
@@ -240,15 +241,25 @@ impl Visit<'_> {
         let mut presented = Presented::of_headers(headers, trail.ticket.addr, trail.ticket.now);
         presented.certificate = certificate.as_ref();
         presented.username_token = token;
-        let passed =
-            channel.gate.pass(&presented, &door.shared.slowing).await.map_err(|refusal| {
-                let username = match token {
-                    Some(token) => token.username.clone(),
-                    None => Basic::of(headers).map(|basic| basic.username).unwrap_or_default(),
-                };
-                self.log_refusal(&username, &refusal);
-                Denied::of_refusal(&channel.gate, &refusal)
-            })?;
+        let step = (!channel.gate.is_open())
+            .then(trace::current)
+            .flatten()
+            .map(|trace| trace.open(What::Gate, ""));
+        let passed = channel.gate.pass(&presented, &door.shared.slowing).await;
+        if let Some(mut step) = step {
+            if let Ok(Some(passed)) = &passed {
+                step.rename(passed.name.as_str());
+            }
+            step.end(0, passed.is_err());
+        }
+        let passed = passed.map_err(|refusal| {
+            let username = match token {
+                Some(token) => token.username.clone(),
+                None => Basic::of(headers).map(|basic| basic.username).unwrap_or_default(),
+            };
+            self.log_refusal(&username, &refusal);
+            Denied::of_refusal(&channel.gate, &refusal)
+        })?;
         trail.note_caller(passed.as_deref());
         Ok(passed)
     }
@@ -311,7 +322,15 @@ impl Visit<'_> {
     ) -> Result<Whole, Denied> {
         let channel = self.channel();
         let limit = usize::try_from(channel.max_body_bytes).unwrap_or(usize::MAX);
+        // A body that came with its head takes no time that is worth a line.
+        let step = (!body.is_end_stream())
+            .then(trace::current)
+            .flatten()
+            .map(|trace| trace.open(What::Body, ""));
         let read = body::read(body, coding, limit, channel.timeout, &door.budget, spools).await;
+        if let Some(step) = step {
+            step.end(0, read.is_err());
+        }
         read.map_err(|err| {
             match &err {
                 BodyError::Disk(_) => {

@@ -25,6 +25,7 @@ use super::oauth::{Made, NoToken, TokenSource};
 use super::tls::{self, Identity, TlsError, Trust};
 use crate::call::{WorkerReply, WorkerRequest};
 use crate::http::answer::CID;
+use crate::telemetry::trace;
 
 /// A REST connection, at one configuration.
 #[derive(Debug)]
@@ -367,6 +368,13 @@ impl RestCall {
         {
             headers.insert(CONTENT_TYPE, value);
         }
+        // A service may have one of its own, from another system.
+        if !headers.contains_key("traceparent")
+            && let Some(trace) = trace::current()
+            && let Ok(value) = HeaderValue::from_str(&trace.traceparent())
+        {
+            headers.insert("traceparent", value);
+        }
         let attempt = meta.get("timeout_ms").and_then(Value::as_u64).unwrap_or(spec.timeout_ms);
         Ok(Self {
             method,
@@ -377,6 +385,34 @@ impl RestCall {
             deadline: request.deadline,
             cid: request.cid.clone(),
             scopes: scopes(meta),
+        })
+    }
+}
+
+impl RestCall {
+    /// A `POST` of the core's own to what lies behind the connection's path.
+    pub fn own(
+        rest: &Rest,
+        path: &str,
+        content_type: &'static str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Self, CallError> {
+        let spec = &rest.basis.spec;
+        let path = format!("{}/{path}", spec.url_path.trim_end_matches('/'));
+        let url = address::build(&spec.host, &path, &Map::new(), &[])
+            .map_err(|source| CallError::Address { name: rest.name.clone(), source })?;
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        Ok(Self {
+            method: Method::POST,
+            url,
+            headers,
+            body,
+            attempt: limit,
+            deadline: Instant::now() + limit,
+            cid: Cid::random(),
+            scopes: None,
         })
     }
 }

@@ -336,6 +336,7 @@ impl Inner {
         if end.is_no_loss {
             log::debug!(worker = worker.name.as_str(), how = end.how.as_str(), served = worker.served(); "worker ended");
         } else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
             log::warn!(worker = worker.name.as_str(), how = end.how.as_str(), service = end.blamed.join(" ").as_str(); "worker died");
         }
         for service in &end.blamed {

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use super::Inner;
 use crate::call::{Call, Outcome, Reply};
+use crate::telemetry::trace::{self, Trace};
 
 /// Longest time for one call of a job; that of its service is nearly always shorter.
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -110,7 +111,11 @@ struct Answer {
 
 impl Inner {
     /// Takes a job, or says with type and sentence why not.
-    pub(super) fn accept(self: &Arc<Self>, document: &[u8]) -> Result<(), (&'static str, String)> {
+    pub(super) fn accept(
+        self: &Arc<Self>,
+        document: &[u8],
+        trace: Option<&Trace>,
+    ) -> Result<(), (&'static str, String)> {
         let mut job: Job = serde_json::from_slice(document).map_err(|err| {
             ("bad-request", format!("what is to be done later cannot be read: {err}"))
         })?;
@@ -140,8 +145,20 @@ impl Inner {
             ));
         }
         let inner = Arc::clone(self);
+        let trace = match trace {
+            Some(trace) => {
+                let mut step = trace.open(
+                    trace::What::Later,
+                    &job.services().first().map_or(String::new(), |name| (*name).clone()),
+                );
+                step.say("cid", job.cid.as_str());
+                step.done();
+                trace.follow(&job.cid)
+            }
+            None => Trace::begin(&job.cid, None),
+        };
         tokio::spawn(async move {
-            run(&inner, job).await;
+            trace::scope(Some(trace), run(&inner, job)).await;
             inner.later.jobs.fetch_sub(1, Ordering::AcqRel);
         });
         Ok(())

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{DEEPEST, Inner, keeper::Event};
 use crate::call::{Call, Outcome, WorkerRequest};
+use crate::telemetry::trace;
 use crate::worker::frame::MetaBody;
 use crate::worker::{End, Host, Origin, Worker};
 
@@ -55,17 +56,18 @@ impl Inner {
         let origin = worker.origin(meta.get("call").and_then(Value::as_u64).unwrap_or(0));
         let cid = text(&meta, "cid").and_then(|cid| Cid::parse(cid).ok());
         let cid = cid.or_else(|| origin.cid.clone()).unwrap_or_else(Cid::random);
+        let trace = origin.trace.clone();
         if text(&meta, "op") == Some("invoke") {
-            return self.invoke(&meta, parts.body, cid, &origin).await;
+            return trace::scope(trace, self.invoke(&meta, parts.body, cid, &origin)).await;
         }
         if text(&meta, "op") == Some("later") {
-            return match self.accept(&parts.body) {
+            return match self.accept(&parts.body, trace.as_ref()) {
                 Ok(()) => (json!({}), Bytes::new()),
                 Err((kind, message)) => refused(kind, &message),
             };
         }
         let request = WorkerRequest { meta, body: parts.body, cid, deadline: origin.deadline };
-        let reply = self.outside.answer(request).await;
+        let reply = trace::scope(trace, self.outside.answer(request)).await;
         (reply.meta, reply.body)
     }
 

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use arbase::metrics::{Histogram, Seen};
+
 /// Times kept for the percentiles.
 const KEPT: usize = 1024;
 
@@ -12,6 +14,7 @@ const KEPT: usize = 1024;
 pub(crate) struct Stats {
     calls: AtomicU64,
     failures: AtomicU64,
+    histogram: Histogram,
     times: Mutex<Times>,
 }
 
@@ -42,6 +45,7 @@ impl Stats {
         if has_failed {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
+        self.histogram.note(took);
         let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         let next = times.next;
@@ -50,6 +54,11 @@ impl Stats {
             None => times.ring.push(micros),
         }
         times.next = (next + 1) % KEPT;
+    }
+
+    /// Failures, and all durations since the core's start.
+    pub(crate) fn seen(&self) -> (u64, Seen) {
+        (self.failures.load(Ordering::Relaxed), self.histogram.seen())
     }
 
     /// The figures now.

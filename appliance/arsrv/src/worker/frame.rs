@@ -85,6 +85,8 @@ kinds! {
     Chunk = 23,
     /// A streamed answer is complete, or broke off.
     End = 24,
+    /// A service was run without the core: how long it took.
+    Step = 25,
 }
 
 /// Bytes that are no frame, or cannot become one.

@@ -32,6 +32,7 @@ LOG = 21
 PONG = 22
 CHUNK = 23
 END = 24
+STEP = 25
 
 #: The most a frame's `length` may say.
 MAX_LENGTH = 256 * 1024 * 1024

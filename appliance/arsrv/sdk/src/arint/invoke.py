@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import builtins
 import threading
+import time
 from typing import Any
 
-from arint import dispatch, errors, jsons, life, runtime
+from arint import dispatch, errors, frames, jsons, life, runtime
 from arint.call import Call
 from arint.errors import Inactive, TimeoutException, ZatoException
 from bunch import bunchify
+
+#: Most steps of one call that the core is told of.
+STEPS = 200
 
 _OPTIONS = (
     "channel",
@@ -104,22 +108,64 @@ def _local_call(service: Any, plan: Any, payload: Any, options: dict[str, Any]) 
     return call
 
 
+class Step:
+    """Tells the core, once it has ended, of a service that was run without it: for `arctl trace`."""
+
+    __slots__ = ("_there", "_call", "_at_us", "_began")
+
+    def __init__(self, there: Any, call: Call) -> None:
+        self._there = there
+        self._call = call
+        if there is not None:
+            self._at_us = time.time_ns() // 1000
+            self._began = time.perf_counter_ns()
+
+    def end(self, failed: bool) -> None:
+        there, call = self._there, self._call
+        # Outside of a call nobody can ask for it.
+        if there is None or not call.ident:
+            return
+        left = there.steps_left.get(call.ident, STEPS)
+        if left <= 0:
+            return
+        there.steps_left[call.ident] = left - 1
+        document = {
+            "service": call.plan.name,
+            "at_us": self._at_us,
+            "took_us": (time.perf_counter_ns() - self._began) // 1000,
+            "failed": failed,
+        }
+        there.send(frames.with_json(frames.STEP, call.ident, document))
+
+
 def in_place(service: Any, plan: Any, payload: Any, options: dict[str, Any]) -> Any:
     """Runs the other service on this thread; its exceptions come out as they are."""
     there = runtime.maybe()
     if there is not None:
         there.refuse_on_loop()
     call = _local_call(service, plan, payload, options)
+    step = Step(there, call)
     other = life.make_service(plan, call)
-    life.perform(plan, other, call)
+    try:
+        life.perform(plan, other, call)
+    except BaseException:
+        step.end(True)
+        raise
+    step.end(False)
     return answer(plan, other, options)
 
 
 async def in_loop(service: Any, plan: Any, payload: Any, options: dict[str, Any]) -> Any:
     """Runs another service with `async def handle` on this event loop."""
     call = _local_call(service, plan, payload, options)
+    step = Step(runtime.maybe(), call)
     other = life.make_service(plan, call)
-    await life.perform_async(plan, other, call)
+    try:
+        await life.perform_async(plan, other, call)
+    except BaseException:
+        step.end(True)
+        raise
+    step.end(False)
     return answer(plan, other, options)
 
 

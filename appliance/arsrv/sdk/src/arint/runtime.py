@@ -127,6 +127,8 @@ class Runtime:
         self.pending: dict[int, Waiter] = {}
         #: Answers that are being sent piece by piece, by call id.
         self.streams: dict[int, Any] = {}
+        #: How many more steps of a call the core is told of, where it was told of any.
+        self.steps_left: dict[int, int] = {}
         self.request_ids = count(1)
         self.backlog: deque[tuple[int, bytes | memoryview]] = deque()
         # One for each call that may still begin in a thread of the pool.
@@ -321,6 +323,8 @@ class Runtime:
         slots[member.slot] = 0
         member.call = None
         del self.running[ident]
+        if self.steps_left:
+            self.steps_left.pop(ident, None)
         self.permits.append(1)
         if self.draining:
             self.leave_if_done()
@@ -373,6 +377,7 @@ class Runtime:
         self.slots[call.slot] = 0
         self.free_slots.append(call.slot)
         del self.coroutines[call.ident]
+        self.steps_left.pop(call.ident, None)
         if self.draining:
             self.leave_if_done()
 
