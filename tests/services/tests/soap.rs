@@ -1,7 +1,7 @@
 //! Outgoing SOAP on a whole node, against a real server: by the WSDL of an address, with credentials, and without a
 //! server.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests end the test")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests end the test")]
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
