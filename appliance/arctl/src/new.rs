@@ -212,7 +212,7 @@ mod tests {
         fs::write(folder.join("conftest.py"), "mine").unwrap();
         // The test is there, so the service is not written either.
         assert!(service("orders.create", &folder).is_err());
-        assert!(!file.exists());
+        assert!(!file.try_exists().unwrap());
         service("orders.get", &folder).unwrap();
         assert_eq!(fs::read_to_string(folder.join("conftest.py")).unwrap(), "mine");
     }

@@ -1,6 +1,11 @@
 //! Databases of services on a whole node, against real servers: pools, health, restarts, and what goes wrong.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests end the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests end the test"
+)]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
