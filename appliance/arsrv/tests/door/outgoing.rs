@@ -226,7 +226,10 @@ async fn what_cannot_be_asked_for_is_refused_in_one_sentence() {
     }
     assert!(peer.seen().is_empty());
     let reply = ask(&stage, json!({"op": "sql", "name": "db"}), "").await;
-    assert_eq!(reply.meta, json!({"url": "sqlite:////x.db", "pool_size": 5}));
+    assert_eq!(
+        reply.meta,
+        json!({"url": "sqlite:////x.db", "pool_size": 5, "pool_timeout_ms": 30_000, "ping_interval_s": 60})
+    );
     let reply = ask(&stage, json!({"op": "rest_info", "conn": "crm"}), "").await;
     assert_eq!(
         reply.meta,
