@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::openapi::Readers;
 use crate::telemetry::otlp::OtlpConfig;
 
 /// The core's configuration.
@@ -53,6 +54,9 @@ pub struct Config {
     pub client_certificates: bool,
     /// Most WebSockets at one time, 1 to 1000000; default 10000.
     pub max_web_sockets: usize,
+    /// Who may read what channels there are, at `/openapi.json`: `callers` (who presents the credentials of a channel reads
+    /// of those that he may use), `public` (everybody reads of all) or `off`; default `callers`.
+    pub openapi: Readers,
     /// Whether workers may open network connections of their own; default true, because existing services do.
     pub worker_network: bool,
     /// Where steps of requests and log lines are sent by OTLP; default: nowhere.
@@ -87,6 +91,7 @@ impl Default for Config {
             worker_writable: Vec::new(),
             client_certificates: false,
             max_web_sockets: 10_000,
+            openapi: Readers::Callers,
             worker_network: true,
             otlp: None,
             worker_exec: None,

@@ -26,6 +26,7 @@ pub mod soap;
 pub mod spool;
 pub mod steps;
 pub mod value;
+mod viewer;
 pub mod websocket;
 
 pub use door::Door;

@@ -19,6 +19,7 @@ pub mod http;
 mod interpreter;
 pub mod limits;
 mod modules;
+pub mod openapi;
 pub mod outgoing;
 mod packages;
 pub mod pool;

@@ -23,5 +23,5 @@ pub mod slowing;
 pub mod tokens;
 pub mod wss;
 
-pub use gate::{Gate, Keys, Passed, Presented, Refusal, Shared};
+pub use gate::{Gate, Keys, Passed, Presented, Refusal, Scheme, Shared};
 pub use secrets::Secrets;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arapi::arsrv::{CheckRequest, CheckVerdict};
+use arapi::arsrv::{CheckRequest, CheckVerdict, FoundService};
 use arbase::http::ListenError;
 use arbase::{Chain, Stop, Stopper};
 use tokio::sync::watch;
@@ -65,6 +65,11 @@ pub trait Workers: Invoker {
         PoolFigures::default()
     }
 
+    /// The services that load, with their documentation and schemas.
+    fn services(&self) -> Vec<FoundService> {
+        Vec::new()
+    }
+
     /// Returns once every worker has ended.
     fn stopped(&self) -> Waiting<'_, ()>;
 }
@@ -87,6 +92,10 @@ impl Workers for Pool {
 
     fn figures(&self) -> PoolFigures {
         Self::figures(self)
+    }
+
+    fn services(&self) -> Vec<FoundService> {
+        Self::services(self)
     }
 
     fn stopped(&self) -> Waiting<'_, ()> {
@@ -288,6 +297,11 @@ impl Server {
             tables: tables.clone(),
             invoker: Arc::clone(&workers) as Arc<dyn Invoker>,
             readiness: Arc::new(readiness),
+            openapi: config.openapi,
+            services: {
+                let workers = Arc::clone(&workers);
+                Arc::new(move || workers.services())
+            },
             admin: arapi::arwadm::Client::in_runtime_dir(&config.runtime_dir, "arsrv"),
             // Two bodies of the largest size, or many smaller ones.
             budget: Budget::of(memory.saturating_mul(2)),

@@ -49,6 +49,8 @@ pub struct Table {
     pub revision: u64,
     /// Who may deploy from an editor.
     pub ide: Gate,
+    /// Opened by every security there is.
+    pub all_keys: Gate,
     /// How much may come in.
     pub limits: Limits,
     /// What opens gates.
@@ -288,6 +290,7 @@ impl Table {
             (pattern.rank(), channels.first().map(|channel| channel.name.clone()))
         });
         table.limits = limits;
+        table.all_keys = Gate::of_all(&keys);
         table.keys = keys;
         table.grants = grants;
         table.patterns = patterns;

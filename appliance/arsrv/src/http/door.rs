@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use arapi::arsrv::FoundService;
 use arapi::names::Cid;
 use arapi::objects::{ChannelType, DataFormat, HttpMethod};
 use http::header::ALLOW;
@@ -22,11 +23,12 @@ use super::listen::Peer;
 use super::spool::{self, Spool, Spools};
 use super::steps::{Denied, Trail, Visit};
 use super::websocket::{self, Hub};
-use super::{cors, document, gateway, gzip, jsonrpc, soap};
+use super::{cors, document, gateway, gzip, jsonrpc, soap, viewer};
 use crate::audit::{self, Recorder};
 use crate::call::{Call, Invoker, Outcome};
 use crate::channel::table::{Channel, Table};
 use crate::channel::{Quality, path};
+use crate::openapi::Readers;
 use crate::security::Shared;
 use crate::security::attempts::Attempts;
 use crate::telemetry::trace::{self, Open, Trace, What};
@@ -46,6 +48,10 @@ pub struct Door {
     pub invoker: Arc<dyn Invoker>,
     /// Whether requests would be served now; why not, in one sentence.
     pub readiness: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Who may read what channels there are.
+    pub openapi: Readers,
+    /// The services that load, with their documentation and schemas.
+    pub services: Arc<dyn Fn() -> Vec<FoundService> + Send + Sync>,
     /// Where deployments from editors go.
     pub admin: arapi::arwadm::Client,
     /// What large bodies may take.
@@ -149,6 +155,10 @@ impl Door {
             return without_channel(rules.preflight(parts, asked, cid));
         }
         let Some(found) = table.find(&path, method, &parts.headers) else {
+            let page = viewer::answer(self, &table, method, parts, cid, peer);
+            if let Some(page) = Box::pin(page).await {
+                return without_channel(page);
+            }
             let accept = header_text(&parts.headers, http::header::ACCEPT);
             log::warn!(
                 cid:% = cid, method:% = parts.method, path:% = parts.uri.path().escape_debug(),

@@ -131,6 +131,23 @@ pub struct Gate {
     faults: Vec<String>,
 }
 
+/// What a security asks a caller to present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme<'g> {
+    /// A user's name with a password.
+    Basic,
+    /// A key in this header.
+    ApiKey(&'g str),
+    /// A fixed token.
+    Bearer,
+    /// A JSON Web Token.
+    Jwt,
+    /// A token in a SOAP message.
+    UsernameToken,
+    /// A certificate, in TLS.
+    Certificate,
+}
+
 /// What one look at the credentials gave.
 enum Look<'g> {
     Opened(Cow<'g, Passed>),
@@ -340,6 +357,34 @@ impl Gate {
         let mut gate = Self::default();
         gate.add(name, keys);
         gate
+    }
+
+    /// A gate that every security opens.  It does not say what it asks for: names of securities are nobody's business.
+    pub fn of_all(keys: &Keys) -> Self {
+        let mut gate = Self::default();
+        for name in keys.0.keys() {
+            gate.add(name, keys);
+        }
+        gate.challenges.clear();
+        gate
+    }
+
+    /// What it asks for: each of its securities with what that is.
+    pub fn schemes(&self) -> Vec<(&ObjectName, Scheme<'_>)> {
+        self.keys
+            .iter()
+            .map(|key| {
+                let scheme = match &key.lock {
+                    Lock::Basic(..) => Scheme::Basic,
+                    Lock::ApiKey(header, _) => Scheme::ApiKey(header.as_str()),
+                    Lock::Bearer(_) => Scheme::Bearer,
+                    Lock::Jwt(_) | Lock::Issuer(_) => Scheme::Jwt,
+                    Lock::Wss(..) => Scheme::UsernameToken,
+                    Lock::Certificate(_) => Scheme::Certificate,
+                };
+                (&key.passed.name, scheme)
+            })
+            .collect()
     }
 
     fn add(&mut self, name: &ObjectName, keys: &Keys) {
