@@ -19,13 +19,13 @@ LANES = [
     ["test_first_boot.py", "test_update.py::test_it_updates_to_b_and_back_to_a_and_refuses_to_go_down",
      "test_update.py::test_what_is_not_a_sound_bundle_for_this_box_is_refused_with_the_reason"],
     ["test_harness.py", "test_first_stage.py", "test_units.py", "test_boards.py", "test_flash.py",
-     "test_seed_node.py", "test_memory.py", "test_life.py"],
+     "test_seed_node.py", "test_memory.py"],
 ]
 #: What `--whole` adds: long, or not yet seen to pass on the finished image (docs/testing-image.md).
 MORE = [
     ["test_update.py"],
     ["test_powercut.py", "test_lan.py", "test_network.py", "test_trust.py", "test_damage.py", "test_buildroot_steps.py",
-     "test_uboot.py", "test_seed.py", "test_recovery.py", "test_installer.py"],
+     "test_uboot.py", "test_seed.py", "test_recovery.py", "test_installer.py", "test_life.py"],
 ]
 
 def main() -> int:

@@ -173,10 +173,9 @@ pub trait Outside: Send + Sync + 'static {
     /// Answers one request.
     fn answer(&self, request: WorkerRequest) -> Answering<'_>;
 
-    /// The indexes of Python packages in use, in the order of their names.
-    fn indexes(&self) -> Vec<Arc<crate::outgoing::index::Index>> {
-        Vec::new()
-    }
+    /// The indexes of Python packages in use, in the order of their names.  Whoever stands before another passes them
+    /// on: without a default, none can forget to.
+    fn indexes(&self) -> Vec<Arc<crate::outgoing::index::Index>>;
 }
 
 #[cfg(test)]

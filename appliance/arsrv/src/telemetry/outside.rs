@@ -85,6 +85,10 @@ fn verdict(meta: &Value) -> Option<(Option<u16>, bool)> {
 }
 
 impl Outside for Watched {
+    fn indexes(&self) -> Vec<Arc<crate::outgoing::index::Index>> {
+        self.inner.indexes()
+    }
+
     fn answer(&self, request: WorkerRequest) -> Answering<'_> {
         let Some(name) = connection(&request.meta).map(ToOwned::to_owned) else {
             return self.inner.answer(request);
@@ -128,6 +132,10 @@ mod tests {
     struct Fixed(Value);
 
     impl Outside for Fixed {
+        fn indexes(&self) -> Vec<Arc<crate::outgoing::index::Index>> {
+            Vec::new()
+        }
+
         fn answer(&self, _: WorkerRequest) -> Answering<'_> {
             Box::pin(async { WorkerReply { meta: self.0.clone(), body: Bytes::new() } })
         }

@@ -45,6 +45,10 @@ class Echo(Service):
 pub(crate) struct NoOutside;
 
 impl Outside for NoOutside {
+    fn indexes(&self) -> Vec<Arc<arsrv::outgoing::index::Index>> {
+        Vec::new()
+    }
+
     fn answer(&self, request: WorkerRequest) -> Answering<'_> {
         Box::pin(async move {
             let meta =

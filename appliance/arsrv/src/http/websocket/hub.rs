@@ -303,6 +303,10 @@ impl Sockets {
 }
 
 impl Outside for Sockets {
+    fn indexes(&self) -> Vec<Arc<crate::outgoing::index::Index>> {
+        self.others.indexes()
+    }
+
     fn answer(&self, request: WorkerRequest) -> Answering<'_> {
         if request.meta.get("op").and_then(Value::as_str) != Some("wsx") {
             return self.others.answer(request);
