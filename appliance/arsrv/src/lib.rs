@@ -4,8 +4,8 @@
 //! run in a worker and answered.  What is configured comes from the object store by a watch; the core
 //! reconciles and never restarts for it.
 //!
-//! It does not know what MQTT, SMTP or WireGuard are, stores nothing of its own but caches, uploaded wheels and what channels keep of requests, and changes no
-//! object: the admin API is the only door for changes.
+//! It does not know what MQTT, SMTP or WireGuard are, stores nothing of its own but caches, uploaded wheels and what
+//! channels keep of requests, and changes no object: the admin API is the only door for changes.
 //!
 //! **Invariant:** nothing on the data path waits for the object store.
 
