@@ -104,6 +104,7 @@ missing() {
 }
 
 # Twice where needed: a package of another origin may have to give way to the first ones, and comes again as Debian's.
+wanted "${1:-}" >/dev/null
 for round in 1 2; do
     missing=$(missing "$1")
     [ -n "${missing% }" ] || break

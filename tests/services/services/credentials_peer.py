@@ -144,14 +144,14 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(401, {"error": "invalid_client"})
                 return
             STATE["tokens"] += 1
-            self.answer(200, {"access_token": f"tok-{STATE['tokens']}", "token_type": "Bearer", "expires_in": STATE["expires_in"]})
+            self.answer(200, {"access_token": f"minted-{STATE['tokens']}", "token_type": "Bearer", "expires_in": STATE["expires_in"]})
 
     def do_api(self, body):
         """What needs a token."""
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         with LOCK:
             oldest = STATE["oldest"]
-        if scheme == "Bearer" and token.startswith("tok-") and int(token[4:]) >= oldest:
+        if scheme == "Bearer" and token.startswith("minted-") and int(token.removeprefix("minted-")) >= oldest:
             self.answer(200, {"token": token})
         else:
             self.answer(401, {"error": "invalid_token"})

@@ -66,7 +66,7 @@ async fn a_token_is_made_once_for_all_workers_and_anew_when_it_is_refused() {
     // Thirty at once, on two connections and three workers: one token.
     let calls = (0..30).map(|n| call(&node, if n % 2 == 0 { "crm" } else { "crm-2" }, None));
     for (status, text) in futures_util::future::join_all(calls).await {
-        assert_eq!((status, text.as_str()), (200, "{\"token\": \"tok-1\"}"));
+        assert_eq!((status, text.as_str()), (200, "{\"token\": \"minted-1\"}"));
     }
     let seen = peer.control(json!({})).await;
     assert_eq!(seen["tokens"], 1);
@@ -81,7 +81,7 @@ async fn a_token_is_made_once_for_all_workers_and_anew_when_it_is_refused() {
     peer.control(json!({"state": {"oldest": 2}})).await;
     let calls = (0..10).map(|_| call(&node, "crm", Some("x")));
     for (status, text) in futures_util::future::join_all(calls).await {
-        assert_eq!((status, text.as_str()), (200, "{\"token\": \"tok-2\"}"));
+        assert_eq!((status, text.as_str()), (200, "{\"token\": \"minted-2\"}"));
     }
     assert_eq!(peer.control(json!({})).await["tokens"], 2);
 
@@ -89,7 +89,7 @@ async fn a_token_is_made_once_for_all_workers_and_anew_when_it_is_refused() {
     peer.control(json!({"state": {"oldest": 3, "expires_in": 2}})).await;
     assert_eq!(call(&node, "crm", None).await.0, 200);
     tokio::time::sleep(Duration::from_millis(1800)).await;
-    assert_eq!(call(&node, "crm", None).await.1, "{\"token\": \"tok-4\"}");
+    assert_eq!(call(&node, "crm", None).await.1, "{\"token\": \"minted-4\"}");
 
     // A refusal for good is the service's to see, and asks for one token more, not for many.
     peer.control(json!({"state": {"oldest": 1000}})).await;
@@ -106,7 +106,7 @@ async fn a_token_is_made_once_for_all_workers_and_anew_when_it_is_refused() {
     let text = answer.text().await.unwrap();
     assert!(text.contains("the endpoint answered 401 Unauthorized: invalid_client"), "{text}");
     let log = node.log();
-    for secret in ["cl1ent", "wr0ng", "tok-1", "tok-4"] {
+    for secret in ["cl1ent", "wr0ng", "minted-1", "minted-4"] {
         assert!(!log.contains(secret), "{secret}");
     }
 }
