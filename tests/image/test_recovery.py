@@ -49,7 +49,7 @@ def test_a_box_whose_slots_are_broken_says_why_in_recovery_and_is_repaired_there
     assert (now["hostname"], now["fingerprint"]) == (before["hostname"], before["fingerprint"])
     assert box.api.get("/v1/claim")["node"] == before["hostname"]
     assert not any("new for this start" in problem for problem in now["problems"]), now["problems"]
-    for path in ("/v1/objects/Channel/image-echo", "/v1/users"):
+    for path in ("/v1/objects/Channel/image-echo", "/v1/tokens"):
         refused = box.api.request("GET", path)
         assert refused.status == 503 and "this is the recovery system" in refused.json()["message"], refused.body
     entries = box.api.get("/v1/system/blackbox")["entries"]

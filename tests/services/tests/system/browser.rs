@@ -1,6 +1,8 @@
 //! The box's own page in a real browser: claiming, log-in, status, an update, recovery; at the width of a phone and of
 //! a desk.  With `ARINT_SCREENSHOTS=<folder>` pictures of the pages are written there (`scripts/screenshots.sh`).
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -24,23 +26,34 @@ struct Browser {
     http: reqwest::Client,
     session: String,
     driver: Child,
+    address: SocketAddr,
     _profile: Box<dyn std::any::Any>,
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
+        // A driver that is only killed leaves its browser running.
+        ask_to_end(self.address).ok();
         self.driver.kill().ok();
         self.driver.wait().ok();
     }
+}
+
+/// Has the driver end its browser and then itself; returns when it has closed the connection.
+fn ask_to_end(address: SocketAddr) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.write_all(b"GET /shutdown HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    stream.read_to_end(&mut Vec::new()).map(drop)
 }
 
 impl Browser {
     async fn start() -> Self {
         let driver = artest::tool("chromedriver", "chromium-driver");
         let chromium = artest::tool("chromium", "chromium");
-        let port = artest::free_addr().port();
+        let address = artest::free_addr();
         let driver = Command::new(driver)
-            .arg(format!("--port={port}"))
+            .arg(format!("--port={}", address.port()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -48,7 +61,7 @@ impl Browser {
             .unwrap();
         let profile = artest::temp_dir();
         let http = reqwest::Client::builder().no_proxy().timeout(LIMIT * 2).build().unwrap();
-        let base = format!("http://127.0.0.1:{port}");
+        let base = format!("http://{address}");
         artest::wait_for("chromedriver", LIMIT, async || {
             http.get(format!("{base}/status")).send().await.map(drop)
         })
@@ -77,7 +90,7 @@ impl Browser {
         let id = answer["value"]["sessionId"].as_str();
         let id = id.unwrap_or_else(|| panic!("chromium does not start: {answer}"));
         let session = format!("{base}/session/{id}");
-        Self { http, session, driver, _profile: Box::new(profile) }
+        Self { http, session, driver, address, _profile: Box::new(profile) }
     }
 
     async fn call(&self, method: Method, path: &str, body: Value) -> Result<Value, Value> {
