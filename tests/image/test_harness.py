@@ -1,4 +1,4 @@
-"""The harness itself: what it measures with has to be right first.  Nothing is booted here."""
+"""The harness itself: what it measures with has to be right first.  No image is booted here."""
 
 import os
 import struct
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import powercut
+from harness import powercut, starting
+from harness.box import Box
 from harness.lan import Lan, Rule, Station
 from harness.tools import run
 from harness.waiting import wait_for
@@ -147,3 +148,31 @@ def test_the_log_of_a_real_qemu_is_read(tmp_path):
     base.write_bytes(bytes(1 << 20))
     with powercut.Replay(base, entries, tmp_path / "cut.img").cut(flush + 1, 3) as cut:
         assert cut.read_bytes()[4096:12288] == b"\7" * 8192
+
+
+@pytest.mark.parametrize(("code", "speaks"), [
+    # jmp $
+    (b"\xeb\xfe", False),
+    # mov dx, 0x3f8; mov al, 'A'; say: out dx, al; xor cx, cx; loop $; jmp say
+    (b"\xba\xf8\x03\xb0A\xee\x31\xc9\xe2\xfe\xeb\xf9", True),
+], ids=["silent", "speaking"])
+def test_firmware_that_hangs_is_reset_and_firmware_that_speaks_is_left_alone(tmp_path, monkeypatch, code, speaks):
+    monkeypatch.setattr(starting, "SECONDS", 1)
+    firmware, image = tmp_path / "firmware", tmp_path / "disk.img"
+    firmware.write_bytes(bytes(0xFFF0) + code.ljust(16, b"\0"))
+    image.write_bytes(bytes(1 << 20))
+    box = Box("firmware", image, tmp_path / "box", memory=32, cpus=1, uboot=firmware)
+    box.start()
+    try:
+        watch = box.watch
+        if speaks:
+            wait_for("the firmware speaks", lambda: "A" in box.serial(), 20)
+            box.reset()
+            wait_for("and again", lambda: "A" in box.serial() and watch.started, 20)
+            assert watch.resets == 0
+        else:
+            wait_for("it is reset, and again", lambda: watch.resets >= 2, 60)
+            assert not watch.started and box.serial() == ""
+    finally:
+        box.power_cut()
+    assert not watch.is_alive()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from harness.api import CODE, Api, free_port
 from harness.qmp import Qmp, QmpError
+from harness.starting import Starting
 from harness.tools import firmware, run, tool
 from harness.waiting import Impatient, patience, wait_for
 
@@ -91,6 +92,7 @@ class Box:
         self._sockets: list[socket.socket] = []
         self._tpm: subprocess.Popen[bytes] | None = None
         self._qmp: Qmp | None = None
+        self._watch: Starting | None = None
         self._wake = False
         #: Where the serial log of the present start begins.
         self.mark = 0
@@ -128,6 +130,7 @@ class Box:
                         f"logfile={self.serial_log},logappend=on",
             "-serial", "chardev:serial",
             "-qmp", f"unix:{self.folder}/qmp.sock,server=on,wait=off",
+            "-qmp", f"unix:{self.folder}/starting.sock,server=on,wait=off",
             "-device", "i6300esb", "-action", "watchdog=reset",
             "-device", "virtio-rng-pci",
             # The kernel counts interrupts of the timer against its own loops, and gives up the machine where a
@@ -201,12 +204,22 @@ class Box:
             return Qmp(self.folder / "qmp.sock")
 
         self._qmp = wait_for("QEMU's control socket", control, 30, 0.05)
+        # A box that is woken in the middle of its life is past its firmware.
+        said = -1 if self._wake else self.mark
+        self._watch = Starting(self.name, self.folder / "starting.sock", self.serial_log, said)
+        self._watch.start()
 
     @property
     def qmp(self) -> Qmp:
         """QEMU's control socket."""
         assert self._qmp is not None, f"`{self.name}` is off"
         return self._qmp
+
+    @property
+    def watch(self) -> Starting:
+        """Who sees to it that the firmware starts."""
+        assert self._watch is not None, f"`{self.name}` is off"
+        return self._watch
 
     def is_on(self) -> bool:
         """Whether QEMU runs."""
@@ -242,6 +255,9 @@ class Box:
 
     def _ended(self) -> None:
         _running.discard(self)
+        if self._watch is not None:
+            self._watch.end()
+            self._watch = None
         if self._qmp is not None:
             self._qmp.close()
             self._qmp = None
