@@ -22,7 +22,7 @@ from harness.tools import tool
 from harness.waiting import Impatient, wait_for
 
 #: The cards of the box, as its kernel names them: the tests' own way in, and two on the LAN.
-UPLINK, LAN, LAN2 = "enp0s4", "enp0s5", "enp0s6"
+UPLINK, LAN, LAN2 = "enp0s16", "enp0s17", "enp0s18"
 VLAN = 20
 #: Where the box's clock stands when it is switched on: its battery was empty.
 LONG_AGO = "2020-01-01T00:00:00"
@@ -85,7 +85,7 @@ def net(folder: Path, image_a: images.Image) -> Iterator[Net]:
     station.start(tool("chronyd"), "-x", "-d", "-u", "root", "-f", str(here / "chrony.conf"), log=here / "chrony.log")
     box = Box("network", image_a.disk, here / "box", lan=lan.port("one"), clock=LONG_AGO,
               more=["-netdev", f"stream,id=lan2,server=off,addr.type=unix,addr.path={lan.port('two')}",
-                    "-device", "virtio-net-pci,netdev=lan2,mac=52:54:00:02:00:02"])
+                    "-device", "virtio-net-pci,netdev=lan2,mac=52:54:00:02:00:02,addr=0x12"])
     box.start()
     # Two cards on one LAN would see each other's multicast; the second is for the bond.
     box.qmp.call("set_link", name="lan2", up=False)

@@ -158,15 +158,16 @@ class Box:
             words += ["-blockdev", f"driver=raw,node-name=more{number},file.driver=file,file.filename={more},"
                                    f"discard=unmap",
                       "-device", f"virtio-blk-pci,drive=more{number},serial=more{number}"]
+        # In slots of their own, so that the box's names of its cards (enp0s16, enp0s17) do not hang on other devices.
         if self.uplink:
             restrict = "off" if self.online else "on"
             words += ["-netdev", f"user,id=uplink,restrict={restrict},"
                                  f"hostfwd=tcp:127.0.0.1:{self.api.port}-:8183,"
                                  f"hostfwd=tcp:127.0.0.1:{self.api.channel_port}-:11223",
-                      "-device", f"virtio-net-pci,netdev=uplink,mac={self._mac(0)}"]
+                      "-device", f"virtio-net-pci,netdev=uplink,mac={self._mac(0)},addr=0x10"]
         if self.lan:
             words += ["-netdev", f"stream,id=lan,server=off,addr.type=unix,addr.path={self.lan}",
-                      "-device", f"virtio-net-pci,netdev=lan,mac={self._mac(1)}"]
+                      "-device", f"virtio-net-pci,netdev=lan,mac={self._mac(1)},addr=0x11"]
         if self.tpm:
             words += ["-chardev", f"socket,id=tpm,path={self.folder}/tpm.sock",
                       "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm0"]
