@@ -306,8 +306,12 @@ pub struct ChannelStatus {
     /// The protocol: `rest`, `json_rpc`, `soap` or `web_socket`.
     #[serde(rename = "type", default)]
     pub channel_type: ChannelType,
-    /// The service; of a channel whose requests name it, the patterns of those they may name.
+    /// The service; of a channel whose requests name it, the patterns of those they may name; empty where they are passed
+    /// on to an outgoing connection.
     pub service: String,
+    /// The outgoing connection that requests are passed on to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outgoing: Option<String>,
     /// `serving`, `inactive`, `service not deployed`, `service inactive`, or why it cannot serve.
     pub state: String,
     /// Requests since the core's start.

@@ -12,6 +12,7 @@ pub mod channel;
 pub mod limit;
 pub mod node;
 pub mod outgoing;
+pub mod pass_through;
 pub mod quality;
 pub mod security;
 pub mod service;
@@ -30,6 +31,7 @@ pub use node::NodeSpec;
 pub use outgoing::{
     OutgoingRest, OutgoingSoap, OutgoingSpec, OutgoingSql, PackageIndexSpec, RetryPolicy,
 };
+pub use pass_through::{ForwardedHeaders, PassThrough};
 pub use quality::{Audit, ContentEncoding, Cors, Priority, ResponseCache};
 pub use security::{
     JwtAlgorithm, JwtIssuerSpec, JwtSpec, NtlmSpec, OauthFormat, OauthSpec, SecurityGroupSpec,

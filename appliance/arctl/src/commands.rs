@@ -248,7 +248,7 @@ fn applicable(kind: Kind, spec: &Value) -> Value {
 }
 
 fn cell(spec: &Value, field: &str) -> String {
-    match spec.get(field) {
+    match spec.pointer(&format!("/{}", field.replace('.', "/"))) {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
         Some(Value::Bool(true)) => "yes".to_owned(),
@@ -273,6 +273,7 @@ fn table(kind: Kind, objects: &[ObjectView]) -> Table {
             ("METHOD", "method"),
             ("PATH", "url_path"),
             ("SERVICE", "service"),
+            ("OUTGOING", "pass_through.outgoing"),
             ("SECURITY", "security"),
             ("ACTIVE", "is_active"),
         ],
@@ -645,9 +646,11 @@ mod tests {
 
     #[test]
     fn cells_are_written_for_people() {
-        let spec = json!({"a": true, "b": ["x", "y"], "c": null, "d": 5, "i": [{"name": "end0"}]});
+        let spec = json!({
+            "a": true, "b": ["x", "y"], "c": null, "d": 5, "i": [{"name": "end0"}], "p": {"q": "r"},
+        });
         let cells: Vec<String> =
-            ["a", "b", "c", "d", "e", "i"].map(|field| cell(&spec, field)).into();
-        assert_eq!(cells, ["yes", "x, y", "", "5", "", "end0"]);
+            ["a", "b", "c", "d", "e", "i", "p.q"].map(|field| cell(&spec, field)).into();
+        assert_eq!(cells, ["yes", "x, y", "", "5", "", "end0", "r"]);
     }
 }

@@ -9,6 +9,7 @@
 //! `http_accept` before one without, then what the client prefers.
 
 pub mod accept;
+pub mod onward;
 pub mod path;
 pub mod pattern;
 pub mod quality;
@@ -16,6 +17,7 @@ pub mod reconcile;
 pub mod schema;
 pub mod table;
 
+pub use onward::Onward;
 pub use quality::Quality;
 pub use table::{Channel, Found, Standing, Table, Target, Targets};
 

@@ -22,6 +22,7 @@ pub mod gateway;
 pub mod gzip;
 pub mod jsonrpc;
 pub mod listen;
+mod pass_through;
 pub mod soap;
 pub mod spool;
 pub mod steps;

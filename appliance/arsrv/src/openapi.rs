@@ -48,6 +48,7 @@ pub fn readable<'t>(table: &'t Table, caller: Option<&ObjectName>) -> Vec<&'t Ch
         Targets::One(target) if channel.spec.channel_type == ChannelType::Rest => {
             channel.is_serving() && may_use(channel, target)
         }
+        Targets::Onward(onward) => channel.is_serving() && may_use(channel, &onward.target),
         Targets::One(_) | Targets::Named(_) => false,
     };
     all.filter(is_told).collect()

@@ -2,7 +2,8 @@
 //!
 //! A service says which connection, method, path parameters and body; everything else is owned here: the
 //! pool, time limits, retries ([`attempt`]), the circuit breaker ([`breaker`]), health checks ([`health`]), TLS ([`tls`]) and
-//! credentials, of which tokens are made in [`oauth`] and NTLM is spoken by [`ntlm`] over [`lane`]s.  Addresses are built in [`address`].
+//! credentials, of which tokens are made in [`oauth`] and NTLM is spoken by [`ntlm`] over [`lane`]s.  Requests of channels go
+//! through as they are ([`passing`]).  Addresses are built in [`address`].
 //!
 //! There is no limit on how many calls are under way on a connection: services limit themselves.  No
 //! proxy is taken from the environment.
@@ -14,15 +15,19 @@ pub mod address;
 pub mod attempt;
 pub mod breaker;
 pub mod connection;
+pub mod download;
 pub mod health;
 pub mod index;
 pub mod lane;
 pub mod ntlm;
 pub mod oauth;
+pub mod passing;
 pub mod reconcile;
 pub mod soap;
 pub mod sql;
 pub mod tls;
+pub mod upload;
+pub mod way;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -96,7 +101,8 @@ impl Outgoing {
         self.0.borrow().by_name.get(name).cloned()
     }
 
-    fn rest(&self, name: &str) -> Result<Arc<Rest>, CallError> {
+    /// A REST connection.
+    pub fn rest(&self, name: &str) -> Result<Arc<Rest>, CallError> {
         match self.connection(name) {
             Some(Connection::Rest(rest)) => Ok(rest),
             Some(other) => Err(CallError::WrongType {

@@ -296,6 +296,8 @@ impl Server {
         let door = Arc::new(Door {
             tables: tables.clone(),
             invoker: Arc::clone(&workers) as Arc<dyn Invoker>,
+            outgoing: outgoing.clone(),
+            figures: figures.clone(),
             readiness: Arc::new(readiness),
             openapi: config.openapi,
             services: {

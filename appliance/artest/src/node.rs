@@ -174,6 +174,37 @@ impl Node {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The most memory that some of its units have had together, KiB.
+    pub fn most_memory(&self, units: &[&str]) -> u64 {
+        let task = format!("/proc/{}/task", self.pid());
+        let children: Vec<String> = std::fs::read_dir(task)
+            .expect("the node runs")
+            .flatten()
+            .map(|thread| {
+                std::fs::read_to_string(thread.path().join("children")).unwrap_or_default()
+            })
+            .flat_map(|pids| pids.split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>())
+            .collect();
+        let mut found = 0;
+        let mut total = 0;
+        for pid in children {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if !units.iter().any(|unit| line.split('\0').any(|part| part == *unit)) {
+                continue;
+            }
+            let status =
+                std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the unit runs");
+            let most = status
+                .lines()
+                .find_map(|line| line.strip_prefix("VmHWM:"))
+                .expect("the kernel says it");
+            total += most.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number");
+            found += 1;
+        }
+        assert_eq!(found, units.len(), "of {units:?}");
+        total
+    }
+
     /// The process id of `arint dev`.
     pub fn pid(&self) -> u32 {
         self.child.id()

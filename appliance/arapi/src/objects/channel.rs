@@ -4,10 +4,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::quality::check_schema;
-use super::{Audit, Broken, ContentEncoding, Cors, Priority, RateLimit, ResponseCache, Rules, yes};
+use super::{
+    Audit, Broken, ContentEncoding, Cors, PassThrough, Priority, RateLimit, ResponseCache, Rules,
+    yes,
+};
 use crate::names::{Kind, ObjectName};
 
-/// A channel: requests to its path invoke a service.
+/// A channel: requests to its path invoke a service, or are passed on to an outgoing connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelSpec {
@@ -25,6 +28,9 @@ pub struct ChannelSpec {
     /// message to a WebSocket channel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub service_whitelist: Vec<String>,
+    /// The outgoing connection that requests are passed on to, instead of a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass_through: Option<PassThrough>,
     /// Whether the channel answers; default true.
     #[serde(default = "yes")]
     pub is_active: bool,
@@ -334,6 +340,9 @@ impl ChannelSpec {
     fn check_service(&self) -> Result<(), Broken> {
         let word = self.channel_type.as_str();
         super::access::check_patterns("service_whitelist", &self.service_whitelist)?;
+        if self.pass_through.is_some() {
+            return PassThrough::check(self);
+        }
         match (self.channel_type, &self.service, self.is_gateway()) {
             (ChannelType::JsonRpc, Some(_), _) => Err((
                 "service",
@@ -502,7 +511,8 @@ impl Rules for ChannelSpec {
         let securities = self.security.iter().map(|name| (Kind::Security, name));
         let groups = self.security_groups.iter().map(|name| (Kind::SecurityGroup, name));
         let tiers = RateLimit::references(self.rate_limit.as_ref());
-        securities.chain(groups).chain(tiers).collect()
+        let passed = self.pass_through.iter().map(|pass| (Kind::Outgoing, &pass.outgoing));
+        securities.chain(groups).chain(tiers).chain(passed).collect()
     }
 }
 

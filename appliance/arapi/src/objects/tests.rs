@@ -67,6 +67,22 @@ fn a_channel_has_the_fields_of_its_protocol_and_no_others() {
             "field `service`: `service` and `service_whitelist` exclude each other: requests name the service, or do not",
         ),
         (
+            json!({"service": "a", "pass_through": {"outgoing": "b"}}),
+            "field `pass_through`: a channel leads to an outgoing connection or to services, not to both; leave out `service` and `service_whitelist`",
+        ),
+        (
+            json!({"type": "soap", "pass_through": {"outgoing": "b"}}),
+            "field `pass_through`: only channels of type `rest` have it, and this is `soap`",
+        ),
+        (
+            json!({"priority": "batch", "pass_through": {"outgoing": "b"}}),
+            "field `priority`: requests that are passed through wait for no worker; leave it out",
+        ),
+        (
+            json!({"pass_through": {"outgoing": "b", "request_headers": ["X-*", "a b"]}}),
+            "field `pass_through.request_headers`: `a b` is neither the name of a header nor a pattern such as `X-Acme-*`",
+        ),
+        (
             json!({"service_whitelist": ["b"]}),
             "field `url_path`: `/a` has no `{service_name}`, by which a request names one of `service_whitelist`",
         ),

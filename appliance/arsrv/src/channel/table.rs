@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::json;
 
 use super::accept::MediaRange;
+use super::onward::Onward;
 use super::pattern::Pattern;
 use super::quality::Quality;
 use super::stable_id;
@@ -104,6 +105,8 @@ pub enum Targets {
     One(Target),
     /// Which one, the request says: those of the white list that answer.
     Named(HashMap<Arc<str>, Target>),
+    /// No service: requests are passed on to an outgoing connection.
+    Onward(Box<Onward>),
 }
 
 /// A service as one channel invokes it.
@@ -155,6 +158,8 @@ pub enum Standing {
     BadPath,
     /// One of its schemas is none; why.
     BadSchema(String),
+    /// It cannot be passed on to its outgoing connection; why.
+    NoWay(String),
 }
 
 /// The channel that a request is for, with the path's parameters.
@@ -222,8 +227,8 @@ impl Table {
             let counts = known.map(|channel| Arc::clone(&channel.counts));
             let gate = Gate::of(spec, world, &keys);
             let quality = Quality::of(object, spec, world, &gate, known.map(|channel| &**channel));
-            let targets =
-                Planned { world, limits: &limits, grants: &grants, defaults }.targets(name, spec);
+            let planned = Planned { world, limits: &limits, grants: &grants, defaults };
+            let targets = planned.targets(name, spec, &gate);
             let mut channel = Channel {
                 name: name.clone(),
                 service: service_name(spec),
@@ -349,6 +354,9 @@ fn standing(spec: &ChannelSpec, world: &World) -> Standing {
     if !spec.is_active {
         return Standing::Inactive;
     }
+    if let Some(pass) = &spec.pass_through {
+        return Onward::fault(spec, pass, world).map_or(Standing::Serving, Standing::NoWay);
+    }
     // Which services of a white list there are is seen when a request names one.
     let Some(service) = &spec.service else { return Standing::Serving };
     match world.object(Kind::Service, service).map(|object| &object.spec) {
@@ -386,7 +394,17 @@ struct Planned<'p> {
 
 impl Planned<'_> {
     /// What a channel invokes.
-    fn targets(&self, name: &ObjectName, spec: &ChannelSpec) -> Targets {
+    fn targets(&self, name: &ObjectName, spec: &ChannelSpec, gate: &Gate) -> Targets {
+        if let Some(pass) = &spec.pass_through {
+            let timeout = spec.timeout_ms.map_or(self.defaults.timeout, Duration::from_millis);
+            let target = Target {
+                service: Arc::from(""),
+                granted: spec.use_rbac.then(|| self.grants.of_channel(name, "")),
+                limit: None,
+                timeout,
+            };
+            return Targets::Onward(Box::new(Onward::of(pass, gate, target)));
+        }
         if let Some(service) = &spec.service {
             return Targets::One(self.target(name, spec, service));
         }
@@ -425,6 +443,7 @@ impl Targets {
     fn longest(&self, spec: &ChannelSpec, defaults: Defaults) -> Duration {
         match self {
             Self::One(target) => target.timeout,
+            Self::Onward(onward) => onward.target.timeout,
             Self::Named(_) => spec.timeout_ms.map_or(defaults.timeout, Duration::from_millis),
         }
     }
@@ -433,7 +452,7 @@ impl Targets {
     pub fn one(&self) -> Option<&Target> {
         match self {
             Self::One(target) => Some(target),
-            Self::Named(_) => None,
+            Self::Named(_) | Self::Onward(_) => None,
         }
     }
 
@@ -442,12 +461,14 @@ impl Targets {
         match self {
             Self::One(target) => (*target.service == *service).then_some(target),
             Self::Named(named) => named.get(service),
+            Self::Onward(_) => None,
         }
     }
 
     fn is_limited(&self) -> bool {
         match self {
             Self::One(target) => target.limit.is_some(),
+            Self::Onward(_) => false,
             Self::Named(named) => named.values().any(|target| target.limit.is_some()),
         }
     }
@@ -550,6 +571,7 @@ impl Channel {
             url_path: self.spec.url_path.clone(),
             channel_type: self.spec.channel_type,
             service: self.service.to_string(),
+            outgoing: self.spec.pass_through.as_ref().map(|pass| pass.outgoing.to_string()),
             state: self.state(),
             calls: self.counts.calls.load(Ordering::Relaxed),
             failures: self.counts.failures.load(Ordering::Relaxed),
@@ -570,7 +592,7 @@ impl Channel {
             Standing::HiddenBy(other) => {
                 format!("hidden by channel `{other}`, which has the same path, method and Accept")
             }
-            Standing::BadSchema(fault) => fault.clone(),
+            Standing::BadSchema(fault) | Standing::NoWay(fault) => fault.clone(),
             Standing::BadPath => {
                 format!("path `{}` is not UTF-8 once it is decoded", self.spec.url_path)
             }

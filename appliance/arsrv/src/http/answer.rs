@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::call::{BrokenOff, Failure, Pieces, Reply};
 use crate::channel::Channel;
+use crate::outgoing::download::Download;
 use crate::worker::frame::put_json_string;
 
 /// A response of the data path.
@@ -31,6 +32,8 @@ pub enum Payload {
     Whole(Bytes),
     /// The first piece, and what is still to come.
     Streamed(Bytes, Pieces),
+    /// What another system sends, as it comes.
+    Passed(Box<Download>),
 }
 
 impl Payload {
@@ -38,7 +41,7 @@ impl Payload {
     pub fn whole(&self) -> Option<Bytes> {
         match self {
             Self::Whole(whole) => Some(whole.clone()),
-            Self::Streamed(..) => None,
+            Self::Streamed(..) | Self::Passed(_) => None,
         }
     }
 }
@@ -64,6 +67,7 @@ impl Body for Payload {
                 Poll::Ready(Some(Ok(Frame::data(std::mem::take(first)))))
             }
             Self::Streamed(_, pieces) => pieces.poll(cx).map_ok(Frame::data),
+            Self::Passed(download) => Pin::new(&mut **download).poll_frame(cx),
         }
     }
 
@@ -71,6 +75,7 @@ impl Body for Payload {
         match self {
             Self::Whole(whole) => whole.is_empty(),
             Self::Streamed(..) => false,
+            Self::Passed(download) => download.is_end_stream(),
         }
     }
 
@@ -80,6 +85,7 @@ impl Body for Payload {
                 SizeHint::with_exact(u64::try_from(whole.len()).unwrap_or(u64::MAX))
             }
             Self::Streamed(..) => SizeHint::default(),
+            Self::Passed(download) => download.size_hint(),
         }
     }
 }

@@ -59,10 +59,12 @@ impl Keeping {
             ignored_query_parameters,
             ..
         } = cache;
-        let service = match &spec.service {
-            Some(service) => world.object(Kind::Service, service).map(|object| object.revision),
+        let of = |kind, name| world.object(kind, name).map(|object| object.revision);
+        let service = match (&spec.service, &spec.pass_through) {
+            (_, Some(pass)) => of(Kind::Outgoing, &pass.outgoing),
+            (Some(service), None) => of(Kind::Service, service),
             // Of a gateway it may be any.
-            None => world.of_kind(Kind::Service).map(|object| object.revision).max(),
+            (None, None) => world.of_kind(Kind::Service).map(|object| object.revision).max(),
         };
         let mut stamp = Sha256::new();
         put(&mut stamp, name.as_str().as_bytes());

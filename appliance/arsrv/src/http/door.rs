@@ -23,14 +23,16 @@ use super::listen::Peer;
 use super::spool::{self, Spool, Spools};
 use super::steps::{Denied, Trail, Visit};
 use super::websocket::{self, Hub};
-use super::{cors, document, gateway, gzip, jsonrpc, soap, viewer};
+use super::{cors, document, gateway, gzip, jsonrpc, pass_through, soap, viewer};
 use crate::audit::{self, Recorder};
 use crate::call::{Call, Invoker, Outcome};
-use crate::channel::table::{Channel, Table};
+use crate::channel::table::{Channel, Table, Targets};
 use crate::channel::{Quality, path};
 use crate::openapi::Readers;
+use crate::outgoing::Outgoing;
 use crate::security::Shared;
 use crate::security::attempts::Attempts;
+use crate::telemetry::outside::OutsideFigures;
 use crate::telemetry::trace::{self, Open, Trace, What};
 
 /// Bodies up to this size are checked for JSON at once, larger ones on a thread of their own.
@@ -46,6 +48,10 @@ pub struct Door {
     pub tables: watch::Receiver<Arc<Table>>,
     /// Gets calls run.
     pub invoker: Arc<dyn Invoker>,
+    /// The connections that requests are passed on to.
+    pub outgoing: Outgoing,
+    /// What calls on them came to.
+    pub figures: OutsideFigures,
     /// Whether requests would be served now; why not, in one sentence.
     pub readiness: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// Who may read what channels there are.
@@ -253,6 +259,10 @@ impl Door {
         let target = gateway::target(visit).ok_or_else(Denied::hidden)?;
         visit.authorize(target, passed, &mut trail.ticket)?;
         visit.serving()?;
+        if let Targets::Onward(onward) = &channel.targets {
+            let passing = pass_through::answer(self, visit, onward, passed, body, trail);
+            return Box::pin(passing).await;
+        }
         let coding = visit.coding()?;
         let quality = channel.quality.as_deref();
         let keeps = quality.and_then(|quality| quality.keeps.as_ref());
@@ -353,7 +363,7 @@ fn header_text(headers: &HeaderMap, name: http::HeaderName) -> &str {
 }
 
 /// Checks that a body is one JSON document, a large one on a thread of its own.
-async fn check_json_aside(body: &bytes::Bytes) -> Result<(), String> {
+pub(super) async fn check_json_aside(body: &bytes::Bytes) -> Result<(), String> {
     if body.len() <= JSON_AT_ONCE {
         return check_json(body);
     }

@@ -11,6 +11,7 @@ pub fn target<'v>(visit: &Visit<'v>) -> Option<&'v Target> {
     let channel = visit.found.channel;
     let named = match &channel.targets {
         Targets::One(target) => return Some(target),
+        Targets::Onward(onward) => return Some(&onward.target),
         Targets::Named(named) => named,
     };
     let part = channel.service_part?;

@@ -172,7 +172,7 @@ impl Denied {
     }
 
     /// Of a body that was not read.
-    fn of_body(err: &BodyError) -> Self {
+    pub(super) fn of_body(err: &BodyError) -> Self {
         let status = match err {
             BodyError::TooLarge { .. } | BodyError::TooLargeUnpacked { .. } | BodyError::Swells => {
                 StatusCode::PAYLOAD_TOO_LARGE
@@ -427,6 +427,9 @@ fn not_granted(channel: &Channel, cid: &Cid, service: &str, caller: Option<&Obje
         );
     }
     match channel.targets {
+        Targets::Onward(_) => {
+            Denied::because(StatusCode::FORBIDDEN, "this caller may not use this channel")
+        }
         Targets::One(_) => {
             Denied::because(StatusCode::FORBIDDEN, "this caller may not invoke this service")
         }

@@ -9,7 +9,7 @@ use reqwest::Url;
 use serde_json::Value;
 
 /// Everything but the unreserved characters of RFC 3986 and the slash.
-const IN_PATH: &AsciiSet =
+pub(super) const IN_PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// Why there is no address.

@@ -180,10 +180,15 @@ fn redirect(status: StatusCode, headers: &HeaderMap, from: &Url) -> Option<Url> 
 }
 
 fn failed(err: reqwest::Error) -> Failed {
-    let cause = innermost(&err);
-    if is_certificate(&err) {
+    failure(&err, err.is_connect())
+}
+
+/// What an error of a client means; `is_connect`: there was no connection.
+pub(super) fn failure(err: &(dyn Error + 'static), is_connect: bool) -> Failed {
+    let cause = innermost(err);
+    if is_certificate(err) {
         Failed::Certificate { cause }
-    } else if err.is_connect() {
+    } else if is_connect {
         Failed::NotSent { cause }
     } else {
         Failed::Broken { cause }
@@ -196,8 +201,9 @@ fn innermost(err: &(dyn Error + 'static)) -> String {
     while let Some(cause) = last.source() {
         last = cause;
     }
-    if let Some(err) = last.downcast_ref::<reqwest::Error>()
-        && err.is_timeout()
+    let in_time = |kind| kind != std::io::ErrorKind::TimedOut;
+    if last.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout)
+        || last.downcast_ref::<std::io::Error>().is_some_and(|err| !in_time(err.kind()))
     {
         return "no connection in time".to_owned();
     }
@@ -224,22 +230,47 @@ pub fn wait_before_next(
     left: Duration,
     dice: u64,
 ) -> Option<Duration> {
+    let came = match sent {
+        Sent::Answered(answered) => Came::Answered(&answered.headers),
+        Sent::Failed(failed) => Came::Failed(failed),
+    };
+    wait_after(policy, attempts, method, came, left, dice)
+}
+
+/// What came of an attempt that did not go well.
+#[derive(Debug, Clone, Copy)]
+pub enum Came<'a> {
+    /// An answer with a status that counts as failed; its headers.
+    Answered(&'a HeaderMap),
+    /// None.
+    Failed(&'a Failed),
+}
+
+/// The same for an answer that is not read.
+pub fn wait_after(
+    policy: &RetryPolicy,
+    attempts: u32,
+    method: &Method,
+    came: Came<'_>,
+    left: Duration,
+    dice: u64,
+) -> Option<Duration> {
     if attempts >= policy.attempts {
         return None;
     }
-    let may_repeat = match sent {
-        Sent::Failed(Failed::NotSent { .. }) => true,
-        Sent::Failed(Failed::Certificate { .. } | Failed::TooLarge { .. }) => false,
-        Sent::Failed(Failed::Late { .. } | Failed::Broken { .. }) | Sent::Answered(_) => {
+    let may_repeat = match came {
+        Came::Failed(Failed::NotSent { .. }) => true,
+        Came::Failed(Failed::Certificate { .. } | Failed::TooLarge { .. }) => false,
+        Came::Failed(Failed::Late { .. } | Failed::Broken { .. }) | Came::Answered(_) => {
             is_idempotent(method)
         }
     };
     if !may_repeat {
         return None;
     }
-    let asked = match sent {
-        Sent::Answered(answered) => retry_after(&answered.headers),
-        Sent::Failed(_) => None,
+    let asked = match came {
+        Came::Answered(headers) => retry_after(headers),
+        Came::Failed(_) => None,
     };
     let wait = asked.unwrap_or_else(|| {
         let doubled = policy.backoff_ms.saturating_mul(1 << attempts.saturating_sub(1).min(20));

@@ -1,7 +1,7 @@
 //! A REST connection: its client, its credentials, and a call on it from beginning to end.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arapi::arsrv::OutgoingStatus;
@@ -23,6 +23,7 @@ use super::lane::Lane;
 use super::ntlm::{Credentials, Lanes};
 use super::oauth::{Made, NoToken, TokenSource};
 use super::tls::{self, Identity, TlsError, Trust};
+use super::way::Way;
 use crate::call::{WorkerReply, WorkerRequest};
 use crate::http::answer::CID;
 use crate::telemetry::trace;
@@ -40,6 +41,8 @@ pub struct Rest {
     client: Result<reqwest::Client, TlsError>,
     credentials: Option<(HeaderName, HeaderValue)>,
     breaker: Mutex<Breaker>,
+    /// For requests that are passed on; made for the first of them.
+    way: OnceLock<Result<Way, TlsError>>,
     /// Connections that NTLM has let in.
     lanes: Lanes<Lane>,
 }
@@ -451,6 +454,7 @@ impl Rest {
             client,
             credentials: credentials(&basis.presents),
             breaker: Mutex::new(Breaker::new(spec.circuit_breaker.failures, open_for)),
+            way: OnceLock::new(),
             lanes: Lanes::new(usize::try_from(spec.pool_size).unwrap_or(usize::MAX)),
             basis,
         }
@@ -487,8 +491,19 @@ impl Rest {
         })
     }
 
+    /// The way through it for requests that are passed on.
+    pub(super) fn way(&self) -> Result<&Way, CallError> {
+        let made = self.way.get_or_init(|| {
+            let identity = self.basis.identity.as_ref().and_then(Option::as_ref);
+            Way::of(&self.basis.spec, tls::config_with(trust(&self.basis.spec), identity)?)
+        });
+        let fault =
+            |err: &TlsError| CallError::Tls { name: self.name.clone(), fault: err.to_string() };
+        made.as_ref().map_err(fault)
+    }
+
     /// The client, if calls may be made at all.
-    fn usable(&self) -> Result<&reqwest::Client, CallError> {
+    pub(super) fn usable(&self) -> Result<&reqwest::Client, CallError> {
         let name = || self.name.clone();
         if !self.basis.spec.is_active {
             return Err(CallError::Inactive { name: name() });
@@ -553,12 +568,14 @@ impl Rest {
     }
 
     /// Makes the call with what the connection presents.  A token that is refused is asked for anew, once.
-    async fn with_credentials(
+    pub(super) async fn with_credentials(
         &self,
         client: &reqwest::Client,
         call: &mut RestCall,
     ) -> Result<Answered, CallError> {
-        let Some(made) = self.present(call).await? else {
+        let Some(made) =
+            self.present(&mut call.headers, call.deadline, call.scopes.as_deref()).await?
+        else {
             return self.attempts(client, call).await;
         };
         let answered = self.attempts(client, call).await?;
@@ -568,7 +585,7 @@ impl Rest {
         }
         source.spoil(&made);
         // Without another token the service sees the refusal.
-        match self.present(call).await {
+        match self.present(&mut call.headers, call.deadline, call.scopes.as_deref()).await {
             Ok(Some(again)) if again.token != made.token => self.attempts(client, call).await,
             Ok(_) | Err(_) => Ok(answered),
         }
@@ -646,7 +663,7 @@ impl Rest {
                 // The service sees what the other side said.
                 (None, Sent::Answered(answered)) => return Ok(answered),
                 (None, Sent::Failed(failed)) => {
-                    let err = self.error(failed, &call.url, attempts);
+                    let err = self.error(failed, address::shown(&call.url), attempts);
                     self.found_badly(&arbase::Chain(&err).to_string());
                     return Err(err);
                 }
@@ -654,7 +671,7 @@ impl Rest {
         }
     }
 
-    fn is_failure(&self, status: http::StatusCode) -> bool {
+    pub(super) fn is_failure(&self, status: http::StatusCode) -> bool {
         self.basis.spec.retry.on_status.contains(&status.as_u16())
     }
 
@@ -699,7 +716,7 @@ impl Rest {
             cid,
             scopes: None,
         };
-        self.present(&mut call).await?;
+        self.present(&mut call.headers, deadline, None).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         let limit = call.attempt.min(left);
         let once = Box::pin(self.once(client, &call));
@@ -707,25 +724,30 @@ impl Rest {
             Ok(ended) => ended,
             Err(_) => Err(Failed::Late { limit }),
         };
-        ended.map_err(|failed| self.error(failed, &call.url, 1))
+        ended.map_err(|failed| self.error(failed, address::shown(&call.url), 1))
     }
 
     /// Puts the credentials in, in place of what the service may have set there.  Gives the token, if it is one that
     /// was made.
-    async fn present(&self, call: &mut RestCall) -> Result<Option<Arc<Made>>, CallError> {
+    pub(super) async fn present(
+        &self,
+        headers: &mut HeaderMap,
+        deadline: Instant,
+        scopes: Option<&[String]>,
+    ) -> Result<Option<Arc<Made>>, CallError> {
         if let Some((name, value)) = &self.credentials {
-            call.headers.insert(name, value.clone());
+            headers.insert(name, value.clone());
         }
         let source = match &self.basis.presents {
             Presents::Oauth { source } => source,
             Presents::Ntlm(_) => {
-                call.headers.remove(AUTHORIZATION);
+                headers.remove(AUTHORIZATION);
                 return Ok(None);
             }
             _ => return Ok(None),
         };
-        let left = call.deadline.saturating_duration_since(Instant::now());
-        let made = match tokio::time::timeout(left, source.token(call.scopes.as_deref())).await {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let made = match tokio::time::timeout(left, source.token(scopes)).await {
             Ok(made) => {
                 made.map_err(|source| CallError::Token { name: self.name.clone(), source })?
             }
@@ -743,13 +765,12 @@ impl Rest {
         let mut value = HeaderValue::from_str(&format!("Bearer {}", made.token))
             .map_err(|_| CallError::SecretUnknown { name: self.name.clone() })?;
         value.set_sensitive(true);
-        call.headers.insert(AUTHORIZATION, value);
+        headers.insert(AUTHORIZATION, value);
         Ok(Some(made))
     }
 
-    fn error(&self, failed: Failed, url: &Url, attempts: u32) -> CallError {
+    pub(super) fn error(&self, failed: Failed, address: String, attempts: u32) -> CallError {
         let name = self.name.clone();
-        let address = address::shown(url);
         match failed {
             Failed::Late { limit } => {
                 CallError::Timeout { name, address, limit: whole_ms(limit), attempts }
@@ -764,7 +785,7 @@ impl Rest {
         }
     }
 
-    fn admit(&self) -> Result<Admitted<'_>, CallError> {
+    pub(super) fn admit(&self) -> Result<Admitted<'_>, CallError> {
         let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
         match breaker.admit(Instant::now()) {
             Ok(pass) => Ok(Admitted { rest: self, pass, ended: Ended::GivenUp }),
@@ -776,12 +797,12 @@ impl Rest {
         }
     }
 
-    fn found_well(&self, ping_ms: Option<f64>) {
+    pub(super) fn found_well(&self, ping_ms: Option<f64>) {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         health.well(&self.name, ping_ms);
     }
 
-    fn found_badly(&self, error: &str) {
+    pub(super) fn found_badly(&self, error: &str) {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         health.badly(&self.name, error, None);
     }
@@ -810,14 +831,14 @@ impl Rest {
 }
 
 /// An attempt the breaker let through; given up if it is dropped without a report.
-struct Admitted<'r> {
+pub(super) struct Admitted<'r> {
     rest: &'r Rest,
     pass: Pass,
     ended: Ended,
 }
 
 impl Admitted<'_> {
-    fn report(mut self, ended: Ended) {
+    pub(super) fn report(mut self, ended: Ended) {
         self.ended = ended;
     }
 }

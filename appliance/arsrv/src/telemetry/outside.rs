@@ -41,7 +41,8 @@ impl OutsideFigures {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| is_there(name));
     }
 
-    fn of(&self, name: &str) -> Option<Arc<CallFigures>> {
+    /// Those of one; none where there are too many already.
+    pub fn of(&self, name: &str) -> Option<Arc<CallFigures>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(name) {
             return Some(Arc::clone(known));

@@ -56,6 +56,38 @@ impl Drop for Peer {
     }
 }
 
+/// The other side of pass-through channels, in a process of its own.
+pub(crate) struct Passing {
+    child: Child,
+    /// Its address.
+    pub(crate) url: String,
+}
+
+impl Passing {
+    /// Starts it.
+    pub(crate) fn start() -> Self {
+        let script = artest::repository().join("tests/services/services/passing_peer.py");
+        let python = artest::tool("python3", "python3");
+        let mut child = Command::new(python).arg(script).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, url: format!("http://127.0.0.1:{}", line.trim()) }
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
 /// Makes an authority `ca`, and with it `server` for 127.0.0.1 and `client`, each with `.crt` and `.key`; and
 /// `stranger`, which signed itself.
 pub(crate) fn make_certificates(dir: &Path) {
