@@ -5,9 +5,8 @@ from pathlib import Path
 
 from conftest import CHANNEL, wait_confirmed
 from harness import disk, images
-from harness.api import CODE
-from harness.box import BOOT_SECONDS, Box
-from harness.recovery import in_recovery, log_in
+from harness.box import Box
+from harness.recovery import in_recovery, log_in, wait_new
 from harness.updates import status
 from harness.waiting import wait_for
 
@@ -60,8 +59,7 @@ def test_a_state_beyond_repair_leads_to_the_recovery_page_and_a_reset_makes_the_
     assert box.api.request("GET", "/v1/objects/Channel/image-echo").status >= 400
     box.mark_serial()
     box.api.call("POST", "/v1/system/factory-reset", {"hostname": now["hostname"]})
-    box.api.pinned = box.api.token = None
-    wait_for("a new code on the serial console", lambda: CODE.search(box.serial()), BOOT_SECONDS)
+    wait_new(box)
     box.claim()
     new = status(box)
     assert new["boot"]["slot"] == "a" and new["version"] == images.VERSION_A, new["boot"]

@@ -6,6 +6,7 @@ from conftest import wait_confirmed
 from harness import disk, images
 from harness.api import CODE
 from harness.box import BOOT_SECONDS, Box
+from harness.recovery import wait_new
 from harness.updates import INSTALL_SECONDS, confirmed_in, status
 from harness.waiting import Impatient, wait_for
 
@@ -115,18 +116,10 @@ def test_an_admin_enters_recovery_and_comes_back_and_what_cannot_be_read_there_i
     # Only a reset is left, and it can be made from here.
     box.mark_serial()
     box.api.call("POST", "/v1/system/factory-reset", {"hostname": lost["hostname"]})
-    box.api.token = None
-    wait_for("the box is new", lambda: is_new(box), BOOT_SECONDS)
+    wait_new(box)
     box.claim()
     wait_confirmed(box)
     assert pinned != box.api.pinned and token != box.api.token
-
-
-def is_new(box: Box) -> bool:
-    """Whether an unclaimed box answers; the old one may answer yet, with another key."""
-    box.api.pinned = None
-    claim = box.api.get("/v1/claim")
-    return claim.get("recovery") is None and claim["claimed"] is False
 
 
 def answers(box: Box) -> bool:

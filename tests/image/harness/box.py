@@ -386,10 +386,11 @@ class Box:
     # -- talking to it
 
     def code(self, seconds: float = BOOT_SECONDS) -> str:
-        """The first-run code, as it stands on the serial console."""
+        """The first-run code, as it stands on the serial console since the last start."""
 
         def look() -> str | None:
-            found = CODE.findall(self.serial(everything=True))
+            # A reset makes another code; the box before it may have shown its own.
+            found = CODE.findall(self.serial(everything=True).rpartition("BdsDxe: starting")[2])
             return str(found[-1]) if found else None
 
         try:

@@ -24,3 +24,18 @@ def log_in(box: Box) -> None:
     except Impatient as err:
         raise box.complaint(err) from None
     box.api.token = box.api.call("POST", "/v1/login", {"user": "recovery", "password": code})["token"]
+
+
+def wait_new(box: Box) -> None:
+    """Waits until the box that was reset in recovery answers as a new one; until then the old one may, with its own key."""
+    box.api.token = None
+
+    def is_new() -> bool:
+        box.api.pinned = None
+        claim = box.api.request("GET", "/v1/claim", timeout=10).json()
+        return claim.get("recovery") is None and claim["claimed"] is False
+
+    try:
+        wait_for("the box is new", is_new, BOOT_SECONDS)
+    except Impatient as err:
+        raise box.complaint(err) from None
