@@ -9,6 +9,7 @@
 
 pub mod chain;
 pub mod config;
+pub mod host;
 pub mod http;
 pub mod logging;
 pub mod metrics;

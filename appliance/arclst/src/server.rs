@@ -160,7 +160,6 @@ fn own_name(configured: Option<ObjectName>, path: PathBuf) -> Result<ObjectName,
 }
 
 fn host_name() -> Option<ObjectName> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    let name = ObjectName::parse(text.trim()).ok()?;
+    let name = ObjectName::parse(&arbase::host::name()).ok()?;
     (name.as_str() != "localhost" && name.as_str() != "(none)").then_some(name)
 }

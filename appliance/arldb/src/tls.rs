@@ -258,11 +258,10 @@ fn write(path: &Path, text: &str) -> Result<(), TlsError> {
 /// What the box is called, and its addresses.
 fn own_names() -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
+    let host = arbase::host::name();
     let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
     if is_name && !host.is_empty() && host != "localhost" {
-        names.push(host.to_owned());
+        names.push(host.clone());
         if !host.contains('.') {
             names.push(format!("{host}.local"));
         }

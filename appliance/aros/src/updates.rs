@@ -238,11 +238,10 @@ async fn factory_reset(
     headers: HeaderMap,
     Body(request): Body<ResetRequest>,
 ) -> Answer<ResetAnswer> {
-    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_err(|err| ApiError::internal("read the host name", &err))?;
+    let hostname = arbase::host::name();
     let who = headers.get(WHO_HEADER).and_then(|who| who.to_str().ok()).unwrap_or("somebody");
     let fingerprint = app.system.identity.wire().fingerprint;
-    reset::begin(&app, &request, hostname.trim(), &fingerprint, who).await.map(Json)
+    reset::begin(&app, &request, &hostname, &fingerprint, who).await.map(Json)
 }
 
 #[cfg(test)]

@@ -97,7 +97,8 @@ impl Server {
         let certificate = match config.tls {
             TlsMode::Off => None,
             TlsMode::SelfSigned => {
-                let made = OwnCertificate::load(&config.state_dir.join("tls"), &host_name());
+                let made =
+                    OwnCertificate::load(&config.state_dir.join("tls"), &arbase::host::name());
                 Some(Arc::new(made.map_err(StartError::Tls)?))
             }
         };
@@ -216,11 +217,6 @@ async fn bind(config: &Config) -> Result<TcpListener, StartError> {
         addr: ([0, 0, 0, 0], 0).into(),
         source: io::Error::from(io::ErrorKind::AddrNotAvailable),
     }))
-}
-
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    name.map(|name| name.trim().to_owned()).unwrap_or_default()
 }
 
 fn router(app: &App) -> Router {
@@ -350,7 +346,8 @@ impl App {
     /// sandbox the kernel goes on saying the old name: the operating system unit is asked first.
     async fn names(&self) -> (String, Vec<String>) {
         let client = aros::Client(self.aros().0.with_limit(Duration::from_secs(5)));
-        let host = client.status().await.map_or_else(|_| host_name(), |status| status.hostname);
+        let host =
+            client.status().await.map_or_else(|_| arbase::host::name(), |status| status.hostname);
         let network = client.0.get::<aros::NetworkStatus>("/v1/network").await.unwrap_or_default();
         let addresses = network.links.iter().flat_map(|link| &link.addresses);
         let ips = addresses.filter_map(|address| address.split('/').next()?.parse::<IpAddr>().ok());
@@ -401,7 +398,7 @@ impl App {
     pub(crate) async fn node(&self) -> String {
         let client = self.arclst().0.with_limit(Duration::from_secs(2));
         let status = arclst::Client(client).status().await;
-        status.map_or_else(|_| host_name(), |status| status.node)
+        status.map_or_else(|_| arbase::host::name(), |status| status.node)
     }
 
     /// An audit entry of something done, to be completed.

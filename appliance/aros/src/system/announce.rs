@@ -40,7 +40,7 @@ impl Announcement {
         let text = dnssd(
             app.config.console_port,
             &status::version(),
-            &status::hostname(),
+            &arbase::host::name(),
             &app.system.identity.fingerprint(),
             claimed,
         );

@@ -64,7 +64,7 @@ pub(super) async fn bundle_read(State(app): State<Arc<App>>) -> Result<Response,
             files.push((name, bytes));
         }
     }
-    let folder = format!("{}-{}", super::status::hostname(), arbase::time::now_ms() / 1000);
+    let folder = format!("{}-{}", arbase::host::name(), arbase::time::now_ms() / 1000);
     let disposition = format!("attachment; filename=\"{folder}.tar.gz\"");
     let (sender, receiver) = mpsc::channel(16);
     tokio::task::spawn_blocking(move || {

@@ -133,7 +133,7 @@ async fn now(app: &App) -> Banner {
     Banner {
         version: super::status::os_release("IMAGE_VERSION")
             .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
-        hostname: super::status::hostname(),
+        hostname: arbase::host::name(),
         words: app.system.identity.words(),
         certificate: certificate.map(|hex| hex.trim().to_owned()),
         addresses: addresses(&super::network::kernel_links()),

@@ -515,7 +515,7 @@ pub(super) async fn network_show(State(app): State<Arc<App>>) -> Answer<NetworkS
 /// `POST /v1/network/confirm`.
 pub(super) async fn network_confirm(State(app): State<Arc<App>>) -> Answer<Done> {
     app.system.network.confirm().await?;
-    Ok(Json(Done { message: "the network is kept".to_owned() }))
+    Ok(Json(Done { message: "the new network is kept".to_owned() }))
 }
 
 pub(super) use self::trial::Seen as NetworkSeen;

@@ -149,7 +149,7 @@ fn is_zone(zone: &str) -> bool {
 }
 
 async fn set_hostname(app: &App, name: &str) -> Result<(), bus::CallError> {
-    if super::status::hostname() == name {
+    if arbase::host::name() == name {
         // As `arint os name` set it at the start: hostnamed need not be started for it.
         return Ok(());
     }

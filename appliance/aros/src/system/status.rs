@@ -50,7 +50,7 @@ pub(crate) async fn status(app: &App) -> Status {
     }
     problems.extend(crate::updates::problems(app));
     Status {
-        hostname: hostname(),
+        hostname: arbase::host::name(),
         fingerprint: app.system.identity.fingerprint(),
         board: app.system.board.id.clone(),
         version: version(),
@@ -83,15 +83,6 @@ fn disk_problems(disk: &Disk) -> Vec<String> {
         _ => {}
     }
     problems
-}
-
-/// The host name in use: as hostnamed set it last, or as the box started with it.
-///
-/// The kernel's own file does not say: the unit's sandbox (`ProtectHostname=`) keeps the name that the box had when the
-/// unit started.
-pub(crate) fn hostname() -> String {
-    let name = first_line("/etc/hostname");
-    if name.is_empty() { first_line("/proc/sys/kernel/hostname") } else { name }
 }
 
 fn first_line(path: &str) -> String {

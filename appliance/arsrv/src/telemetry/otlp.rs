@@ -330,13 +330,13 @@ fn text(key: &str, value: impl Into<String>) -> KeyValue {
 }
 
 fn resource() -> Option<Resource> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = arbase::host::name();
     Some(Resource {
         attributes: vec![
             text("service.name", "arint"),
             text("service.version", env!("CARGO_PKG_VERSION")),
-            text("service.instance.id", host.trim()),
-            text("host.name", host.trim()),
+            text("service.instance.id", host.as_str()),
+            text("host.name", host.as_str()),
         ],
     })
 }
