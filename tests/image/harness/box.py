@@ -58,7 +58,7 @@ class Box:
     memory: int = 512
     cpus: int = 2
     #: Size of the disk, GiB; larger than the image, as on real devices.
-    disk_gib: int = 8
+    disk_gib: float = 8
     #: Socket of a port of the virtual LAN.
     lan: Path | None = None
     #: User-mode network with the two forwarded ports.
@@ -324,7 +324,8 @@ class Box:
 
     def read_disk(self, target: Path) -> Path:
         """A raw copy of the whole disk."""
-        run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", self.disk, target])
+        # Also while the box runs: then what its caches hold may be missing.
+        run(["qemu-img", "convert", "--force-share", "-f", "qcow2", "-O", "raw", self.disk, target])
         return target
 
     def patch_disk(self, offset: int, data: bytes) -> None:
