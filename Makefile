@@ -79,7 +79,7 @@ endif
 flash: ## write an image to a disk; DEVICE=/dev/sdX [IMAGE=file | BOARD=vendor/board] [FORCE=sdX]
 	@scripts/flash.sh $(if $(FORCE),--force-with-name $(FORCE)) "$(or $(IMAGE),$(if $(BOARD),$(CACHE)/buildroot/$(subst /,_,$(BOARD))/images/arint,$(CACHE)/image/bench)/image.img.zst)" "$(DEVICE)"
 
-bench: ## figures beside the named peers (release build; ONLY=name for one)
+bench: ## figures beside the named peers (release build; ONLY=name for one, SECONDS= of the soak)
 	@scripts/setup.sh bench
 	@ARINT_PYTHON=$(PYTHON) && export ARINT_PYTHON && cargo build --release --quiet --package arint --package bench && exec "$(CARGO_TARGET_DIR)/release/bench" $(ONLY)
 

@@ -3,11 +3,12 @@
 use artest::Node;
 use serde_json::json;
 
-use crate::load::{Load, echo};
+use crate::load::{self, Load};
 use crate::{median, peers};
 
 const ROUNDS: usize = 5;
 const SECONDS: u32 = 6;
+const SCRIPT: &str = "echo.lua";
 
 pub(crate) async fn run() {
     println!(
@@ -30,12 +31,12 @@ pub(crate) async fn run() {
         ("Node-RED http-in flow", node_red.url.as_str()),
     ];
     for (_, url) in parts {
-        load(url, 3).await;
+        load::run(SCRIPT, url, 3).await;
     }
     let mut runs: Vec<Vec<Load>> = vec![Vec::new(); parts.len()];
     for _ in 0..ROUNDS {
         for ((_, url), runs) in parts.iter().zip(&mut runs) {
-            runs.push(load(url, SECONDS).await);
+            runs.push(load::run(SCRIPT, url, SECONDS).await);
         }
     }
     println!(
@@ -65,11 +66,4 @@ pub(crate) async fn run() {
         );
     }
     println!("  (median of {ROUNDS} rounds of {SECONDS} s, in turns, after a warm-up)\n");
-}
-
-async fn load(url: &str, seconds: u32) -> Load {
-    let url = url.to_owned();
-    tokio::task::spawn_blocking(move || echo(&url, seconds))
-        .await
-        .expect("wrk's run does not panic")
 }

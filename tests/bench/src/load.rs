@@ -15,10 +15,16 @@ pub(crate) struct Load {
     pub(crate) errors: u64,
 }
 
-/// Runs wrk with the echo request at 64 connections for `seconds`.
-pub(crate) fn echo(url: &str, seconds: u32) -> Load {
+/// Runs wrk with the request of a script in `peers` at 64 connections for `seconds`.
+pub(crate) async fn run(script: &'static str, url: &str, seconds: u32) -> Load {
+    let url = url.to_owned();
+    let running = tokio::task::spawn_blocking(move || wrk(script, &url, seconds));
+    running.await.expect("wrk's run does not panic")
+}
+
+fn wrk(script: &str, url: &str, seconds: u32) -> Load {
     let wrk = artest::tool("wrk", "wrk");
-    let script = artest::repository().join("tests/bench/peers/echo.lua");
+    let script = artest::repository().join("tests/bench/peers").join(script);
     let run = Command::new(wrk)
         .args(["--threads", "1", "--connections", "64", "--latency", "--timeout", "10s"])
         .arg(format!("--duration={seconds}s"))

@@ -14,16 +14,21 @@
 mod deploy;
 mod echo;
 mod idle;
+mod leaks;
 mod load;
+mod many;
 mod outgoing;
 mod peers;
+mod processes;
+mod soak;
+mod soap;
 mod start;
 
 #[tokio::main]
 async fn main() {
     let only = std::env::args().nth(1);
     let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
-    let known = ["echo", "outgoing", "idle", "start", "deploy"];
+    let known = ["echo", "soap", "outgoing", "idle", "start", "deploy", "many", "leaks", "soak"];
     if let Some(only) = &only
         && !known.contains(&only.as_str())
     {
@@ -33,6 +38,9 @@ async fn main() {
     println!("ARINT {}, {cores} processors\n", env!("CARGO_PKG_VERSION"));
     if wanted("echo") {
         echo::run().await;
+    }
+    if wanted("soap") {
+        soap::run().await;
     }
     if wanted("outgoing") {
         outgoing::run().await;
@@ -45,6 +53,15 @@ async fn main() {
     }
     if wanted("deploy") {
         deploy::run().await;
+    }
+    if wanted("many") {
+        many::run().await;
+    }
+    if wanted("leaks") {
+        leaks::run().await;
+    }
+    if wanted("soak") {
+        soak::run().await;
     }
 }
 

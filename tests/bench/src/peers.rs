@@ -100,6 +100,43 @@ pub(crate) async fn fastapi(fast: bool) -> Peer {
     peer
 }
 
+/// A SOAP echo of spyne on gunicorn with two workers.
+pub(crate) async fn spyne() -> Peer {
+    let here = artest::repository().join("tests/bench/peers");
+    let env = cache("bench-spyne");
+    if !env.join("ready").is_file() {
+        done(
+            "making a Python environment",
+            Command::new(artest::python()).args(["-m", "venv"]).arg(&env),
+        );
+        let requirements = here.join("spyne-requirements.txt");
+        done(
+            "installing spyne",
+            Command::new(env.join("bin/pip")).args(["install", "--quiet", "-r"]).arg(requirements),
+        );
+        std::fs::write(env.join("ready"), "").expect("cannot write into the cache");
+    }
+    let addr = artest::free_addr();
+    let mut command = Command::new(env.join("bin/python"));
+    // Threads, because wrk's connections stay open and gunicorn's plain workers close each.
+    command.args(["-m", "gunicorn", "--workers", "2", "--threads", "32", "--log-level", "error"]);
+    command.args(["--bind", &addr.to_string(), "--chdir"]).arg(here).arg("spyne_echo:app");
+    let child = command.stdin(Stdio::null()).spawn().expect("gunicorn does not start");
+    let peer = Peer { child, url: format!("http://{addr}/"), _dir: scratch("spyne") };
+    let client =
+        reqwest::Client::builder().no_proxy().build().expect("the HTTP client can be built");
+    artest::wait_for("spyne to answer", Duration::from_secs(60), async || {
+        let sent = client.get(format!("{}?wsdl", peer.url)).send().await;
+        match sent {
+            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) => Err(answer.status().to_string()),
+            Err(err) => Err(err.to_string()),
+        }
+    })
+    .await;
+    peer
+}
+
 /// Node-RED with a flow of `http in` and `http response`.
 pub(crate) async fn node_red() -> Peer {
     let here = artest::repository().join("tests/bench/peers");
