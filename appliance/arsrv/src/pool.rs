@@ -409,7 +409,8 @@ impl Inner {
         let permit = match &entry.permits {
             None => None,
             Some(permits) => match self.permit(entry, permits, call.priority, deadline).await {
-                Ok(permit) => Some(permit),
+                // Held by the caller, who may run it again, and by the worker: a call that was given up still runs there.
+                Ok(permit) => Some(Arc::new(permit)),
                 Err(failure) => return Outcome::Failed(*failure),
             },
         };
@@ -442,7 +443,7 @@ impl Inner {
                 deadline,
                 depth,
                 trace: step.as_ref().map(Open::inside),
-                seat: Box::new(place),
+                seat: Box::new((place, permit.clone())),
             };
             let sent = match worker.send(sending) {
                 Ok(sent) => sent,

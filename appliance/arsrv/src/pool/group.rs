@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arapi::objects::Priority;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::worker::{Seat, State, Worker};
 
@@ -128,7 +128,8 @@ pub(crate) struct Place {
     is_void: bool,
 }
 
-impl Seat for Place {}
+/// A place, and what the service's own limit gave for it.
+impl Seat for (Place, Option<Arc<OwnedSemaphorePermit>>) {}
 
 impl Place {
     /// The worker.

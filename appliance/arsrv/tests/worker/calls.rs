@@ -172,6 +172,59 @@ async fn calls_above_a_services_concurrency_wait_and_those_that_wait_too_long_ar
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_was_given_up_counts_for_its_services_concurrency_until_it_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    // Workers may have a user of their own.
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(dir.path(), everybody).unwrap();
+    let source = format!(
+        r#"
+import os, time
+from zato.server.service import Service
+
+class Gate(Service):
+    name = "my.gate"
+    def handle(self):
+        open("{dir}/begun-" + self.cid, "w").close()
+        while not os.path.exists("{dir}/open"):
+            time.sleep(0.005)
+        self.response.payload = "through"
+"#,
+        dir = dir.path().display()
+    );
+    let writable = dir.path().to_owned();
+    let bench =
+        Bench::start_with(&[("gate", &source)], |config| config.worker_writable.push(writable))
+            .await;
+    let spec = json!({"module": "gate", "class": "Gate", "max_concurrency": 2});
+    bench.put(Kind::Service, "my.gate", spec);
+    bench.deployed().await;
+    let begun = || {
+        let names = std::fs::read_dir(dir.path()).unwrap().flatten();
+        names.filter(|entry| entry.file_name().to_string_lossy().starts_with("begun-")).count()
+    };
+    let both_begun = async {
+        let limit = Instant::now() + Duration::from_secs(30);
+        while begun() < 2 {
+            assert!(Instant::now() < limit, "only {} have begun", begun());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // Their callers go away once they have begun, in both workers.
+    tokio::select! {
+        _ = bench.call("my.gate").send() => panic!("the gate is closed"),
+        _ = bench.call("my.gate").send() => panic!("the gate is closed"),
+        () = both_begun => (),
+    }
+    let failure = bench.call("my.gate").within(Duration::from_millis(200)).failure().await;
+    assert_eq!((failure.status, failure.kind.as_str()), (503, "busy"), "{}", failure.message);
+    assert_eq!(begun(), 2);
+    std::fs::write(dir.path().join("open"), "").unwrap();
+    assert_eq!(bench.call("my.gate").text().await, "through");
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_and_a_wait_in_it_that_is_too_long_are_503_with_retry_after() {
     let bench = Bench::start_with(&[("my", SERVICES)], |config| {
         config.workers = 1;
