@@ -174,35 +174,35 @@ impl Node {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The most memory that some of its units have had together, KiB.
-    pub fn most_memory(&self, units: &[&str]) -> u64 {
+    /// The processes of some of its units, in the same order.
+    pub fn pids(&self, units: &[&str]) -> Vec<u32> {
         let task = format!("/proc/{}/task", self.pid());
-        let children: Vec<String> = std::fs::read_dir(task)
+        let children: Vec<u32> = std::fs::read_dir(task)
             .expect("the node runs")
             .flatten()
-            .map(|thread| {
-                std::fs::read_to_string(thread.path().join("children")).unwrap_or_default()
+            .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
+            .flat_map(|pids| {
+                pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
             })
-            .flat_map(|pids| pids.split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>())
             .collect();
-        let mut found = 0;
-        let mut total = 0;
-        for pid in children {
-            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            if !units.iter().any(|unit| line.split('\0').any(|part| part == *unit)) {
-                continue;
-            }
+        let line = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+        let is = |pid: u32, unit: &str| {
+            line(pid).unwrap_or_default().split('\0').any(|part| part == unit)
+        };
+        let found = units.iter().map(|unit| children.iter().find(|pid| is(**pid, unit)));
+        found.map(|pid| *pid.expect("the unit runs")).collect()
+    }
+
+    /// The most memory that some of its units have had together, KiB.
+    pub fn most_memory(&self, units: &[&str]) -> u64 {
+        let most = |pid: &u32| {
             let status =
                 std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the unit runs");
-            let most = status
-                .lines()
-                .find_map(|line| line.strip_prefix("VmHWM:"))
-                .expect("the kernel says it");
-            total += most.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number");
-            found += 1;
-        }
-        assert_eq!(found, units.len(), "of {units:?}");
-        total
+            let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let most = most.expect("the kernel says it").trim().trim_end_matches(" kB");
+            most.parse::<u64>().expect("it is a number")
+        };
+        self.pids(units).iter().map(most).sum()
     }
 
     /// The process id of `arint dev`.

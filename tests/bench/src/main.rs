@@ -18,6 +18,7 @@ mod leaks;
 mod load;
 mod many;
 mod outgoing;
+mod passing;
 mod peers;
 mod processes;
 mod soak;
@@ -28,7 +29,8 @@ mod start;
 async fn main() {
     let only = std::env::args().nth(1);
     let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
-    let known = ["echo", "soap", "outgoing", "idle", "start", "deploy", "many", "leaks", "soak"];
+    let known =
+        ["echo", "soap", "outgoing", "passing", "idle", "start", "deploy", "many", "leaks", "soak"];
     if let Some(only) = &only
         && !known.contains(&only.as_str())
     {
@@ -44,6 +46,9 @@ async fn main() {
     }
     if wanted("outgoing") {
         outgoing::run().await;
+    }
+    if wanted("passing") {
+        passing::run().await;
     }
     if wanted("idle") {
         idle::run().await;

@@ -29,6 +29,16 @@ impl Drop for Peer {
     }
 }
 
+impl Peer {
+    /// Its processes without the first.
+    pub(crate) fn workers(&self) -> Vec<u32> {
+        let pid = self.child.id();
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let children = std::fs::read_to_string(path).expect("the peer runs");
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    }
+}
+
 mod tempfile_dir {
     //! A folder for a peer that has to have one.
 
@@ -167,6 +177,32 @@ pub(crate) async fn node_red() -> Peer {
         .spawn()
         .expect("node does not start");
     let peer = Peer { child, url: format!("http://{addr}/echo"), _dir: dir };
+    answers(&peer.url).await;
+    peer
+}
+
+/// nginx with two workers; `server` stands in its `server` block, `http` before that.
+pub(crate) async fn nginx(name: &str, server: &str, http: &str) -> Peer {
+    let dir = scratch(&format!("nginx-{name}"));
+    let here = dir.0.display();
+    let addr = artest::free_addr();
+    let config = format!(
+        "daemon off; worker_processes 2; pid {here}/pid; error_log {here}/error.log;\n\
+         events {{ worker_connections 1024; }}\n\
+         http {{ access_log off; keepalive_requests 1000000; client_body_temp_path {here}/b;\n\
+         proxy_temp_path {here}/p; fastcgi_temp_path {here}/f; uwsgi_temp_path {here}/u; scgi_temp_path {here}/s;\n\
+         {http} server {{ listen {addr}; {server} }} }}\n"
+    );
+    std::fs::write(dir.0.join("nginx.conf"), config).expect("cannot write the config");
+    let child = Command::new(artest::tool("nginx", "nginx-light"))
+        .arg("-c")
+        .arg(dir.0.join("nginx.conf"))
+        .arg("-e")
+        .arg(dir.0.join("error.log"))
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("nginx does not start");
+    let peer = Peer { child, url: format!("http://{addr}"), _dir: dir };
     answers(&peer.url).await;
     peer
 }
