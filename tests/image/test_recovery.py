@@ -69,6 +69,8 @@ def test_a_box_whose_slots_are_broken_says_why_in_recovery_and_is_repaired_there
     written = next(slot["slot"] for slot in box.api.get("/v1/system/update")["slots"] if slot["primary"])
     box.mark_serial()
     box.api.call("POST", "/v1/system/power", {"action": "reboot"})
+    # Until it goes, the recovery system answers, which does not know who is logged in on the box.
+    box.wait_serial("BdsDxe: starting")
     box.api.token = token
     after = confirmed_in(box, now, written)
     assert after["version"] == images.VERSION_B
