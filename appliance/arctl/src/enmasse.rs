@@ -15,6 +15,7 @@ mod later;
 mod limits;
 mod outgoing;
 pub mod plan;
+mod protocol;
 mod security;
 mod user_config;
 

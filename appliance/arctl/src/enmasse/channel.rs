@@ -8,10 +8,13 @@ use serde_json::{Map, Value, json};
 use super::document::Entry;
 use super::fields::{Fields, Refused, is_same};
 use super::plan::{Draft, Made};
-use super::{grants, limits};
+use super::{grants, limits, protocol};
 
 /// How exports name a channel's or connection's credentials.
 pub(super) const SECURITY: &[&str] = &["security", "sec_def", "security_name", "security_def"];
+/// How exports name the services that a request may name.
+pub(super) const SERVICES: &[&str] =
+    &["service_whitelist", "service_list", "gateway_service_list", "gateway_services"];
 /// What stands there for none.
 const NO_SECURITY: &[&str] =
     &["zato-no-security", "zato_none", "zato-none", "zato_no_security", "no-security", "none"];
@@ -55,8 +58,21 @@ pub(super) fn security_name(fields: &mut Fields<'_>) -> Result<Option<String>, R
 /// Channels.
 pub(super) fn channels(draft: &mut Draft<'_>) {
     for (index, entry) in draft.open() {
-        if http(entry) == Some(Http::RestChannel) {
-            draft.each(index, entry, |draft, fields| rest(draft, entry, fields));
+        match (entry.section.as_str(), http(entry)) {
+            (_, Some(Http::RestChannel)) => {
+                draft.each(index, entry, |draft, fields| rest(draft, entry, fields));
+            }
+            (_, Some(Http::SoapChannel)) => {
+                draft.each(index, entry, |draft, fields| protocol::soap(draft, entry, fields));
+            }
+            ("json_rpc" | "channel_json_rpc", _) => {
+                draft.each(index, entry, |draft, fields| protocol::json_rpc(draft, entry, fields));
+            }
+            ("web_socket" | "channel_web_socket" | "channel_wsx", _) => {
+                draft
+                    .each(index, entry, |draft, fields| protocol::web_socket(draft, entry, fields));
+            }
+            _ => {}
         }
     }
 }
@@ -65,7 +81,10 @@ fn rest(draft: &Draft<'_>, entry: &Entry, fields: &mut Fields<'_>) -> Result<Mad
     let mut spec = Map::new();
     let mut set = |field: &str, value: Value| drop(spec.insert(field.to_owned(), value));
     set("url_path", fields.needed(&["url_path"])?.into());
-    set("service", service(fields)?.into());
+    match gateway(fields)? {
+        Some(services) => set("service_whitelist", services.into()),
+        None => set("service", service(fields)?.into()),
+    }
     for (field, names) in [
         ("is_active", &["is_active"][..]),
         ("match_slash", &["match_slash"]),
@@ -112,6 +131,7 @@ fn rest(draft: &Draft<'_>, entry: &Entry, fields: &mut Fields<'_>) -> Result<Mad
         set("rate_limit", limit);
     }
     qualities(fields, &mut set)?;
+    cached(fields, &mut set)?;
     credentials(draft, entry, fields, &mut set)?;
     // What only the other kinds of connection have, and what is always in an export and says nothing.
     fields.pass_over(&[
@@ -129,25 +149,32 @@ fn rest(draft: &Draft<'_>, entry: &Entry, fields: &mut Fields<'_>) -> Result<Mad
     Ok(Made::new(Kind::Channel, spec.into()))
 }
 
+/// The services that a request may name, where the channel is a gateway.
+fn gateway(fields: &mut Fields<'_>) -> Result<Option<Vec<String>>, Refused> {
+    let services = fields.texts(SERVICES)?;
+    if services.is_empty() {
+        return Ok(None);
+    }
+    let path = fields.needed(&["url_path"])?;
+    if !path.contains("{service_name}") {
+        return Err(Refused::new(
+            format!("its requests name the service, but `{path}` has no `{{service_name}}`"),
+            "let its callers name the service in the path, and put `{service_name}` there",
+        ));
+    }
+    fields.pass_over(&["service", "service_name"]);
+    Ok(Some(services))
+}
+
 /// What the channel does beside invoking its service.
-fn qualities(fields: &mut Fields<'_>, set: &mut impl FnMut(&str, Value)) -> Result<(), Refused> {
+pub(super) fn qualities(
+    fields: &mut Fields<'_>,
+    set: &mut impl FnMut(&str, Value),
+) -> Result<(), Refused> {
     match fields.text(&["content_encoding"])?.as_deref() {
         None => {}
         Some("gzip") => set("content_encoding", "gzip".into()),
         Some(other) => fields.note(format!("answers are not packed by `{other}`")),
-    }
-    // The number that Zato gives a cache and its name say that there is one.
-    let has_cache = fields.raw(&["cache_id", "cache_name"]).is_some();
-    let expiry = fields.number(&["cache_expiry"])?;
-    match fields.raw(&["response_cache"]) {
-        Some(Value::Object(cache)) => set("response_cache", response_cache(cache)?),
-        Some(_) => return Err(Refused::fault("field `response_cache` is no map")),
-        None if has_cache => {
-            fields.note("answers are kept for GET and HEAD only, and for each caller its own");
-            let ttl = expiry.filter(|ttl| *ttl > 0).unwrap_or(LONGEST_CACHE).min(LONGEST_CACHE);
-            set("response_cache", json!({"ttl": ttl}));
-        }
-        None => {}
     }
     let both = fields.flag(&["is_audit_log_active"])? == Some(true);
     let received = fields.flag(&["is_audit_log_received_active"])? == Some(true) || both;
@@ -170,6 +197,24 @@ fn qualities(fields: &mut Fields<'_>, set: &mut impl FnMut(&str, Value)) -> Resu
             audit.insert("max_bytes_per_message".to_owned(), bytes.min(1_000_000).into());
         }
         set("audit", audit.into());
+    }
+    Ok(())
+}
+
+/// Which answers it keeps.
+fn cached(fields: &mut Fields<'_>, set: &mut impl FnMut(&str, Value)) -> Result<(), Refused> {
+    // The number that Zato gives a cache and its name say that there is one.
+    let has_cache = fields.raw(&["cache_id", "cache_name"]).is_some();
+    let expiry = fields.number(&["cache_expiry"])?;
+    match fields.raw(&["response_cache"]) {
+        Some(Value::Object(cache)) => set("response_cache", response_cache(cache)?),
+        Some(_) => return Err(Refused::fault("field `response_cache` is no map")),
+        None if has_cache => {
+            fields.note("answers are kept for GET and HEAD only, and for each caller its own");
+            let ttl = expiry.filter(|ttl| *ttl > 0).unwrap_or(LONGEST_CACHE).min(LONGEST_CACHE);
+            set("response_cache", json!({"ttl": ttl}));
+        }
+        None => {}
     }
     Ok(())
 }
@@ -205,7 +250,7 @@ fn response_cache(cache: &Map<String, Value>) -> Result<Value, Refused> {
 }
 
 /// What is asked of callers.
-fn credentials(
+pub(super) fn credentials(
     draft: &Draft<'_>,
     entry: &Entry,
     fields: &mut Fields<'_>,

@@ -115,26 +115,6 @@ const LATER: &[(&[&str], &str, &str)] = &[
     (&["mcp_gateway"], "this gateway", "a REST channel"),
 ];
 
-/// Sections of which the box has the kind, while an import does not make it yet; and what to do by hand.
-const BY_HAND: &[(&[&str], &str, &str)] = &[
-    (
-        &["web_socket", "channel_web_socket", "channel_wsx"],
-        "WebSocket channels",
-        "a Channel of type `web_socket` by `arctl apply`",
-    ),
-    (&["channel_soap"], "SOAP channels", "a Channel of type `soap` by `arctl apply`"),
-    (
-        &["outconn_soap", "outgoing_soap"],
-        "SOAP connections",
-        "an Outgoing of type `soap` by `arctl apply`",
-    ),
-    (
-        &["json_rpc", "channel_json_rpc"],
-        "JSON-RPC channels",
-        "a Channel of type `json_rpc` by `arctl apply`",
-    ),
-];
-
 /// Tells of everything that is left.
 pub(super) fn rest(draft: &mut Draft<'_>) {
     for (index, entry) in draft.open() {
@@ -159,10 +139,6 @@ fn why(entry: &Entry) -> Refused {
             format!("connections of type `{kind}` are not in this release"),
             "the other side's REST interface by `self.rest`, or a Python library in the service",
         );
-    }
-    let by_hand = BY_HAND.iter().find(|(sections, _, _)| sections.contains(&section));
-    if let Some((_, about, instead)) = by_hand {
-        return Refused::new(format!("{about} are not imported yet"), *instead);
     }
     let known = LATER.iter().find(|(sections, _, _)| sections.contains(&section));
     match known {

@@ -25,6 +25,9 @@ pub(super) fn outgoing(draft: &mut Draft<'_>) {
             _ if channel::http(entry) == Some(Http::RestOut) => {
                 draft.each(index, entry, rest);
             }
+            _ if channel::http(entry) == Some(Http::SoapOut) => {
+                draft.each(index, entry, soap);
+            }
             _ => {}
         }
     }
@@ -118,13 +121,51 @@ fn rest(draft: &Draft<'_>, fields: &mut Fields<'_>) -> Result<Made, Refused> {
     if let Some(method) = fields.text(&["ping_method"])? {
         set("ping_method", method.trim().to_ascii_uppercase().into());
     }
+    over_http(draft, fields, &mut set)?;
+    fields.pass_over(&["soap_action", "soap_version", "serialization_type"]);
+    Ok(Made::new(Kind::Outgoing, spec.into()))
+}
+
+/// A SOAP connection.  The address of an export is often that of the description: `/orders?wsdl`.
+fn soap(draft: &Draft<'_>, fields: &mut Fields<'_>) -> Result<Made, Refused> {
+    let (host, path) = address(fields)?;
+    let mut spec =
+        Map::from_iter([("type".to_owned(), json!("soap")), ("host".to_owned(), host.into())]);
+    let mut set = |field: &str, value: Value| drop(spec.insert(field.to_owned(), value));
+    match path.split_once('?') {
+        Some((before, _)) => {
+            set("url_path", before.into());
+            set("wsdl_path", path.as_str().into());
+        }
+        None => set("url_path", path.into()),
+    }
+    if let Some(flag) = fields.flag(&["is_active"])? {
+        set("is_active", flag.into());
+    }
+    if fields.text(&["soap_action"])?.is_some() | fields.text(&["soap_version"])?.is_some() {
+        fields.note("action and version are those of the WSDL");
+    }
+    if fields.text(&["serialization_type"])?.as_deref() == Some("suds") {
+        fields.note("the client is zeep instead of suds");
+    }
+    over_http(draft, fields, &mut set)?;
+    fields.pass_over(&["data_format", "content_type", "ping_method"]);
+    Ok(Made::new(Kind::Outgoing, spec.into()))
+}
+
+/// What connections over HTTP have in common beside their address.
+fn over_http(
+    draft: &Draft<'_>,
+    fields: &mut Fields<'_>,
+    set: &mut impl FnMut(&str, Value),
+) -> Result<(), Refused> {
     if let Some(size) = fields.number(&["pool_size"])? {
         set("pool_size", size.clamp(1, 1000).into());
     }
     if let Some(seconds) = fields.number(&["timeout"])? {
         set("timeout_ms", seconds.saturating_mul(1000).clamp(1, 3_600_000).into());
     }
-    tls(draft, fields, &mut set)?;
+    tls(draft, fields, set)?;
     if let Some(name) = channel::security_name(fields)? {
         let is_certificate = draft
             .spec_of(Kind::Security, &name)
@@ -136,9 +177,6 @@ fn rest(draft: &Draft<'_>, fields: &mut Fields<'_>) -> Result<Made, Refused> {
         "method",
         "service",
         "service_name",
-        "soap_action",
-        "soap_version",
-        "serialization_type",
         "has_rbac",
         "sec_use_rbac",
         "match_slash",
@@ -161,7 +199,7 @@ fn rest(draft: &Draft<'_>, fields: &mut Fields<'_>) -> Result<Made, Refused> {
         "is_wrapper",
         "wrapper_type",
     ]);
-    Ok(Made::new(Kind::Outgoing, spec.into()))
+    Ok(())
 }
 
 /// What is trusted.

@@ -67,6 +67,11 @@ fn an_old_export_in_json_becomes_objects() {
 }
 
 #[test]
+fn channels_and_connections_of_other_protocols_become_objects() {
+    check("protocols-3.2.yaml", &[]);
+}
+
+#[test]
 fn a_channel_without_its_credentials_is_not_made() {
     let plan = made(
         "def_sec:\n- {name: s, type: aws}\nchannel_rest:\n- {name: c, url_path: /c, service: c, security: s}\n",
@@ -142,6 +147,12 @@ fn no_text_makes_it_panic_or_lose_an_entry() {
         "outconn_sql:\n",
         "rbac_client_role:\n",
         "groups:\n",
+        "channel_soap:\n",
+        "json_rpc:\n",
+        "web_socket:\n",
+        "outconn_soap:\n",
+        "  address: ws://h/p\n",
+        "  service_whitelist: [y]\n",
         "- ",
         "name: ",
         "a\n",
