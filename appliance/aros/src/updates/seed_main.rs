@@ -155,22 +155,26 @@ async fn take(
     let taken = match medium.take() {
         Ok(None) => return Ok(false),
         Ok(Some(taken)) => taken,
-        Err(SeedError::UsedUp(by)) if by == info.node => {
+        Err(SeedError::UsedUp(by)) if by == info.node || by == arbase::host::name() => {
             medium.forget_begun();
             return Ok(false);
         }
         Err(refused @ SeedError::UsedUp(_)) => return Err(refused.into()),
         Err(refused) => {
-            medium.leave(&receipt(info, "", &[], Some(&Chain(&refused).to_string())), None).ok();
+            let mut now = info.clone();
+            now.node = named(info);
+            medium.leave(&receipt(&now, "", &[], Some(&Chain(&refused).to_string())), None).ok();
             return Err(refused.into());
         }
     };
     let mut applied = Vec::new();
     let ended = apply(args, admin, info, &taken, &mut applied).await;
     let error = ended.as_ref().err().map(|err| Chain(err).to_string());
-    // Where people look afterwards; the name may be new.
-    let now = claim_info(admin).await;
-    let text = receipt(now.as_ref().unwrap_or(info), &taken.id, &applied, error.as_deref());
+    // Where people look afterwards: the box as it is called from now on.
+    let mut now = claim_info(admin).await.unwrap_or_else(|| info.clone());
+    let given = taken.seed.system.as_ref().and_then(|system| system.hostname.clone());
+    now.node = given.filter(|_| error.is_none()).unwrap_or_else(|| named(&now));
+    let text = receipt(&now, &taken.id, &applied, error.as_deref());
     medium.leave(&text, error.is_none().then_some(&taken))?;
     medium.consume(&taken)?;
     ended?;
@@ -178,6 +182,12 @@ async fn take(
     log::info!(reason = text.as_str(); "seed");
     Ring::new(Path::new(ring::DEVICE)).note(Event::Note { text });
     Ok(true)
+}
+
+/// What the box is called: its host name, and where there is none, the name of the node.
+fn named(info: &ClaimInfo) -> String {
+    let name = arbase::host::name();
+    if name.is_empty() { info.node.clone() } else { name }
 }
 
 async fn claim_info(admin: &UnixClient) -> Option<ClaimInfo> {
