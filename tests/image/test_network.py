@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import wait_confirmed
 from harness import images, mdns, scan
 from harness.arctl import arctl
 from harness.box import Box
@@ -90,6 +91,7 @@ def net(folder: Path, image_a: images.Image) -> Iterator[Net]:
     # Two cards on one LAN would see each other's multicast; the second is for the bond.
     box.qmp.call("set_link", name="lan2", up=False)
     box.claim()
+    wait_confirmed(box)
     yield Net(box, lan, station, office, here)
     box.power_cut()
     office.close()
@@ -179,7 +181,9 @@ def renamed(box: Box, name: str) -> dict[str, dict[str, object]] | None:
 def found_as(station: Station, name: str) -> tuple[list[list[str]], dict[str, str]] | None:
     """What Avahi found, once the name is among it with an address."""
     found, addresses = mdns.avahi(station, name)
-    return (found, addresses) if "4" in addresses and any(row[2] == name for row in found) else None
+    # Name and texts change one after the other.
+    is_told = found and all(row[2] == name and f'"name={name}"' in row[8] for row in found)
+    return (found, addresses) if "4" in addresses and is_told else None
 
 
 def test_units_journal_and_itself_are_shown_by_arctl(net):
@@ -211,7 +215,7 @@ def test_a_static_address_and_a_vlan_are_kept_once_the_box_was_reached_again(net
         status, _ = wait_for(f"{address} answers", lambda s=station, a=address: scan.https_get(s, a, "/v1/claim"), 60)
         assert status == 200
     refused = {"interfaces": [{"name": LAN, "addresses": ["192.0.2.20/24"], "gateways": ["198.51.100.1"]}]}
-    said = net.arctl("network", "set", "-f", net.write("refused.json", "Network", refused), code=1)
+    said = net.arctl("network", "set", "-f", net.write("refused.json", "Network", refused), code=2)
     assert "gateway `198.51.100.1` is in no subnet of the static addresses" in said, said
 
 
