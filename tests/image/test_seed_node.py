@@ -74,7 +74,7 @@ class Node:
             # In a mount name space of its own, as its unit is.
             run(["unshare", "--mount", arint(), "os", "seed", "--runtime-dir", self.runtime, "--state-dir",
                  self.folder / "state", "--key", self.folder / "seed.pub", "--disks", self.folder / "disks", "--esp",
-                 self.folder / "esp"])
+                 self.folder / "esp", "--settle", "0"])
 
 
 def medium(path: Path, **files: str | bytes) -> Path:

@@ -21,6 +21,10 @@ pub struct ClaimInfo {
     /// SHA-256 of the certificate that the box presents, in hexadecimal; absent without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// SHA-256 of that certificate's public key (its SubjectPublicKeyInfo, RFC 5280 section 4.1.2.7), in hexadecimal:
+    /// stays the same when the box is renamed.  Absent without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Present while the recovery system runs: why it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<String>,

@@ -473,6 +473,7 @@ impl App {
             node: self.node().await,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             fingerprint: self.certificate.as_ref().map(|certificate| certificate.fingerprint()),
+            key: self.certificate.as_ref().and_then(|certificate| certificate.key()),
             recovery,
             seed_refused: if claimed { None } else { self.seed_refused() },
         }

@@ -116,6 +116,12 @@ impl OwnCertificate {
         self.now.0.read().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
+    /// SHA-256 of its public key, in hexadecimal; that of a certificate made anew is the same.
+    pub(crate) fn key(&self) -> Option<String> {
+        let now = self.now.0.read().unwrap_or_else(PoisonError::into_inner);
+        now.0.key.public_key().map(|public| sha256_hex(&public))
+    }
+
     /// Makes the certificate anew if it lacks the host name or one of the addresses; says whether it did.
     fn renew(&self, host: &str, addresses: &[String]) -> Result<bool, TlsError> {
         let wanted = names_of(host);
@@ -288,12 +294,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let certificate = OwnCertificate::load(dir.path(), "box-7").unwrap();
         let key = || std::fs::read(dir.path().join("key.pem")).unwrap();
-        let (first, first_key) = (certificate.fingerprint(), key());
+        let (first, first_key, first_pin) = (certificate.fingerprint(), key(), certificate.key());
+        assert_eq!(first_pin.as_deref().map(str::len), Some(64));
         assert!(!certificate.renew("box-7", &[]).unwrap());
         assert!(certificate.renew("box-7", &["192.0.2.7".to_owned()]).unwrap());
         assert!(certificate.renew("cellar", &[]).unwrap());
         assert_ne!(certificate.fingerprint(), first);
-        assert_eq!(key(), first_key);
+        assert_eq!((key(), certificate.key()), (first_key, first_pin));
         let names = std::fs::read_to_string(dir.path().join("names")).unwrap();
         for name in ["cellar.local", "192.0.2.7"] {
             assert!(names.lines().any(|kept| kept == name), "{name}: {names}");

@@ -44,6 +44,10 @@ pub(crate) struct SeedArgs {
     /// The box's own first partition, to which a seed can be written before its first start.
     #[arg(long, default_value = "/efi")]
     esp: PathBuf,
+    /// Seconds the admin API gets to make its certificate anew for a new name or address, before the receipt is
+    /// written.  It looks every 30 seconds.
+    #[arg(long, default_value_t = 40)]
+    settle: u64,
 }
 
 /// Why no seed was applied.
@@ -170,6 +174,11 @@ async fn take(
     let mut applied = Vec::new();
     let ended = apply(args, admin, info, &taken, &mut applied).await;
     let error = ended.as_ref().err().map(|err| Chain(err).to_string());
+    let is_renamed = taken.seed.system.is_some() || taken.seed.network.is_some();
+    if error.is_none() && medium.is_writable && is_renamed {
+        // The receipt is what people compare a browser's warning with.
+        tokio::time::sleep(Duration::from_secs(args.settle)).await;
+    }
     // Where people look afterwards: the box as it is called from now on.
     let mut now = claim_info(admin).await.unwrap_or_else(|| info.clone());
     let given = taken.seed.system.as_ref().and_then(|system| system.hostname.clone());
@@ -361,6 +370,7 @@ fn receipt(info: &ClaimInfo, id: &str, applied: &[String], error: Option<&str>) 
     let mut put = |key: &str, value: String| table.insert(key.to_owned(), value.into());
     put("box", info.node.clone());
     put("fingerprint", info.fingerprint.clone().unwrap_or_default());
+    put("key", info.key.clone().unwrap_or_default());
     put("time", arbase::time::rfc3339(arbase::time::now_ms()));
     put("seed", id.to_owned());
     put("applied", applied.join(", "));
@@ -397,12 +407,15 @@ mod tests {
             node: "press-3".to_owned(),
             version: "0.1.0".to_owned(),
             fingerprint: Some("ab".to_owned()),
+            key: Some("cd".to_owned()),
             ..ClaimInfo::default()
         };
         let text = receipt(&info, "site-1", &["admin anna".to_owned()], None);
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table["box"].as_str(), Some("press-3"));
         assert_eq!(table["applied"].as_str(), Some("admin anna"));
+        assert_eq!(table["fingerprint"].as_str(), Some("ab"));
+        assert_eq!(table["key"].as_str(), Some("cd"));
         assert!(!table.contains_key("error"));
     }
 }
