@@ -162,7 +162,7 @@ def test_host_name_time_zone_and_time_servers_are_one_object_and_take_effect_at_
     assert {row[2] for row in found} == {"plant-7"}, "the old name is gone"
 
     # What cannot be done is said, and the rest is done.
-    refused = net.arctl("apply", "-f", net.write("bad.json", "System", {"hostname": "a_b"}), code=1)
+    refused = net.arctl("apply", "-f", net.write("bad.json", "System", {"hostname": "a_b"}), code=2)
     assert "is not a host name" in refused, refused
     net.arctl("apply", "-f", net.write("zone.json", "System", {**spec, "timezone": "Europe/Nowhere"}))
     told = wait_for("the problem", lambda: net.box.api.get("/v1/system/status")["problems"], 30)

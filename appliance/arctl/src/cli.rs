@@ -123,7 +123,9 @@ pub(crate) enum Command {
     /// Make files to begin with; needs no box
     #[command(subcommand)]
     New(NewCommand),
-    /// Deploy services: files of Python source, or folders with them
+    /// Develop services: deploys what is saved to a node of your own, and makes a test call each time
+    Dev(DevArgs),
+    /// Deploy services: files of Python source, or folders with them (their tests apart)
     Deploy {
         /// The files
         #[arg(required = true, value_name = "FILE")]
@@ -277,6 +279,32 @@ pub(crate) enum NewCommand {
         #[arg(long, value_name = "DIR", default_value = ".")]
         folder: PathBuf,
     },
+}
+
+/// What is developed, and how it is tried.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DevArgs {
+    /// Files of Python source, or folders with them; tests (`test_*.py`, `conftest.py`) stay out
+    #[arg(default_value = ".", value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Objects in YAML, such as channels: applied at the start and whenever they are saved (a file or a folder)
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Vec<PathBuf>,
+    /// The test call after each save: a service (`orders.create`) or a request (`/orders`, `PUT /orders/7`)
+    #[arg(long, value_name = "CALL")]
+    pub(crate) call: Option<String>,
+    /// What the test call sends: text, or `@FILE`, which may be saved as well; to a service it is JSON
+    #[arg(short, long, value_name = "DATA", requires = "call")]
+    pub(crate) data: Option<String>,
+    /// A header of the test request, `Name: value`; may be given several times
+    #[arg(short = 'H', long, value_name = "HEADER", requires = "call")]
+    pub(crate) header: Vec<String>,
+    /// Keep the node's data in this folder; default: it goes with the node
+    #[arg(long, value_name = "DIR", conflicts_with = "on_box")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Work on the box that you are logged in to, not on a node of your own; `--server` implies it
+    #[arg(long)]
+    pub(crate) on_box: bool,
 }
 
 /// How objects are shown.

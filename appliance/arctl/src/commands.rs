@@ -20,8 +20,8 @@ use crate::out::{self, Table, moment};
 use crate::pin::{Pinned, Trust, parse_fingerprint};
 use crate::yaml::{self, Document};
 use crate::{
-    enmasse, messages, network, new, packages, people, prompt, services, system, trace, update,
-    watch,
+    dev, enmasse, messages, network, new, packages, people, prompt, services, system, trace,
+    update, watch,
 };
 
 /// Where the box is if nothing says otherwise.
@@ -81,6 +81,23 @@ impl Context {
         self.config.save(&self.path)
     }
 
+    /// Remembers a profile under a name of its own.
+    pub(crate) fn remember_as(&mut self, name: &str, profile: &Profile) -> Result<(), Failure> {
+        self.config.profiles.insert(name.to_owned(), profile.clone());
+        self.config.save(&self.path)
+    }
+
+    /// Forgets a profile, unless it is another one by now.
+    pub(crate) fn forget(&mut self, name: &str, profile: &Profile) -> Result<(), Failure> {
+        // Other commands may have changed the file meanwhile.
+        self.config = Config::load(&self.path)?;
+        if self.config.profiles.get(name) != Some(profile) {
+            return Ok(());
+        }
+        self.config.profiles.remove(name);
+        self.config.save(&self.path)
+    }
+
     /// The certificate that is expected.
     pub(crate) fn pinned(&self) -> Result<Option<Pinned>, Failure> {
         if let Some(given) = &self.common.fingerprint {
@@ -120,6 +137,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Login { user, password } => people::login(&mut context, user, password).await,
         Command::Logout => people::logout(&mut context).await,
+        Command::Dev(args) => dev::dev(&mut context, &args).await,
         command => {
             let api = context.api()?;
             on_box(&api, command, json).await
@@ -188,6 +206,7 @@ async fn on_box(api: &Api, command: Command, json: bool) -> Result<(), Failure> 
         Command::Claim { .. }
         | Command::Login { .. }
         | Command::Logout
+        | Command::Dev(_)
         | Command::New(_)
         | Command::Completion { .. } => Ok(()),
     }
@@ -426,7 +445,12 @@ fn with_place(failure: Failure, documents: &[Document]) -> Failure {
     Failure::Refused { status, body }
 }
 
-async fn apply(api: &Api, files: &Files, dry_run: bool, json: bool) -> Result<(), Failure> {
+pub(crate) async fn apply(
+    api: &Api,
+    files: &Files,
+    dry_run: bool,
+    json: bool,
+) -> Result<(), Failure> {
     let documents = read_all(&files.file)?;
     let answer = commit(api, puts(&documents), dry_run, &documents).await?;
     if json {

@@ -12,6 +12,7 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod dev;
 pub mod enmasse;
 mod failure;
 mod messages;

@@ -93,17 +93,20 @@ fn requirements(paths: &[PathBuf], given: Option<&Path>) -> Result<Option<String
     Ok(found.map(|(_, text)| text))
 }
 
-fn read_all(paths: &[PathBuf]) -> Result<Vec<ModuleSource>, Failure> {
+pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<ModuleSource>, Failure> {
     let mut files = Vec::new();
     for path in paths {
         let fault = |source| Failure::Read { path: path.clone(), source };
         if std::fs::metadata(path).map_err(fault)?.is_dir() {
             let entries = std::fs::read_dir(path).map_err(fault)?;
             let mut inside: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-            inside.retain(|file| file.extension().is_some_and(|ending| ending == "py"));
+            inside.retain(|file| is_source(file) && !is_of_tests(file));
             inside.sort();
             if inside.is_empty() {
-                let text = format!("there is no file ending with `.py` in `{}`", path.display());
+                let text = format!(
+                    "there is no file ending with `.py` in `{}`, tests apart",
+                    path.display()
+                );
                 return Err(Failure::Failed(text));
             }
             for file in inside {
@@ -116,6 +119,17 @@ fn read_all(paths: &[PathBuf]) -> Result<Vec<ModuleSource>, Failure> {
     Ok(files)
 }
 
+/// Whether it is Python source.
+pub(crate) fn is_source(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ending == "py")
+}
+
+/// Whether it is of the tests beside the services, as `arctl new service` makes them: the names that pytest looks for.
+pub(crate) fn is_of_tests(file: &Path) -> bool {
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    name == "conftest" || name.starts_with("test_") || name.ends_with("_test")
+}
+
 fn read_one(path: &Path) -> Result<ModuleSource, Failure> {
     let source = std::fs::read_to_string(path)
         .map_err(|source| Failure::Read { path: path.to_owned(), source })?;
@@ -124,7 +138,7 @@ fn read_one(path: &Path) -> Result<ModuleSource, Failure> {
 }
 
 /// A refused deployment with file and line in the form that editors jump to.
-fn refusal(failure: Failure, verbose: bool, json: bool) -> Failure {
+pub(crate) fn refusal(failure: Failure, verbose: bool, json: bool) -> Failure {
     let Some(details) = failure.details(ErrorCode::Refused) else { return failure };
     let Ok(fault) = serde_json::from_value::<LoadFault>(details.clone()) else { return failure };
     if json && let Failure::Refused { body, .. } = &failure {
@@ -141,7 +155,7 @@ fn refusal(failure: Failure, verbose: bool, json: bool) -> Failure {
     Failure::Deployment { sentence, traceback }
 }
 
-fn told(answer: &DeployAnswer, dry_run: bool, json: bool) -> Result<(), Failure> {
+pub(crate) fn told(answer: &DeployAnswer, dry_run: bool, json: bool) -> Result<(), Failure> {
     if json {
         return out::json(answer);
     }
@@ -218,7 +232,7 @@ pub(crate) async fn invoke(
     )))
 }
 
-fn payload(data: Option<&str>) -> Result<Value, Failure> {
+pub(crate) fn payload(data: Option<&str>) -> Result<Value, Failure> {
     let text = match data {
         None => return Ok(Value::Null),
         Some("-") => prompt::all_of_stdin()?,
@@ -293,7 +307,7 @@ mod tests {
     #[test]
     fn a_folder_stands_for_the_sources_in_it() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["b.py", "a.py", "notes.txt"] {
+        for name in ["b.py", "a.py", "notes.txt", "test_a.py", "a_test.py", "conftest.py"] {
             std::fs::write(dir.path().join(name), name).unwrap();
         }
         let files = read_all(&[dir.path().to_owned()]).unwrap();

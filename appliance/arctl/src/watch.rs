@@ -33,7 +33,7 @@ pub(crate) async fn logs(api: &Api, query: &LogQuery, json: bool) -> Result<(), 
 }
 
 /// A log line for people.
-fn human(line: &LogLine) -> String {
+pub(crate) fn human(line: &LogLine) -> String {
     let ms = line.time_ms % 1000;
     let mut text = format!(
         "{}.{ms:03} {:<5} {}: {}",

@@ -35,6 +35,9 @@ enum DevError {
 
 /// Runs the node until Ctrl-C.
 pub(crate) fn run(args: &DevArgs) -> ExitCode {
+    if args.supervised && !crate::dies_with_parent() {
+        return ExitCode::from(EXIT_FAILED);
+    }
     arbase::logging::install("dev", args.log_level);
     // One thread: the units' parent-death signal follows the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

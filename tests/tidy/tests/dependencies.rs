@@ -46,7 +46,7 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("mlua", &["arkvd"]),
     ("argon2", &["arwadm"]),
     ("rcgen", &["arldb", "arwadm"]),
-    ("notify", &["arwadm"]),
+    ("notify", &["arctl", "arwadm"]),
     ("systemd-journal-logger", &["arbase"]),
     ("zbus", &["aros"]),
 ];

@@ -30,6 +30,9 @@ pub(crate) struct DevArgs {
     /// A TOML file whose tables (`[arsrv]`, `[arldb]`, …) are added to the units' config files.
     #[arg(long, value_name = "FILE")]
     pub(crate) extra_config: Option<PathBuf>,
+    /// End when the process that started this one ends; `arctl dev` says so.
+    #[arg(long, hide = true)]
+    pub(crate) supervised: bool,
     /// Print one JSON document with the addresses instead of text.
     #[arg(long)]
     pub(crate) json: bool,
