@@ -29,7 +29,8 @@ pub use channel::{
 pub use limit::{QuotaTierSpec, RateLimit};
 pub use node::NodeSpec;
 pub use outgoing::{
-    OutgoingRest, OutgoingSoap, OutgoingSpec, OutgoingSql, PackageIndexSpec, RetryPolicy,
+    OutgoingFiles, OutgoingRest, OutgoingSoap, OutgoingSpec, OutgoingSql, PackageIndexSpec,
+    RetryPolicy,
 };
 pub use pass_through::{ForwardedHeaders, PassThrough};
 pub use quality::{Audit, ContentEncoding, Cors, Priority, ResponseCache};

@@ -49,6 +49,8 @@ pub struct Config {
     pub worker_uid: u32,
     /// Folders, beside its own, that a worker may write to; default none.
     pub worker_writable: Vec<PathBuf>,
+    /// The folder in which connections of type `files` have theirs; default: `files` in `state_dir`.
+    pub files_dir: Option<PathBuf>,
     /// Whether the header `X-Forwarded-Client-Cert` is believed: only where the proxy in front of the balancer is the one
     /// way in and always sets it itself; default false.
     pub client_certificates: bool,
@@ -89,6 +91,7 @@ impl Default for Config {
             enforce_service_invokes: false,
             worker_uid: 64_600,
             worker_writable: Vec::new(),
+            files_dir: None,
             client_certificates: false,
             max_web_sockets: 10_000,
             openapi: Readers::Callers,
@@ -103,6 +106,11 @@ impl Config {
     /// Loads `arsrv.toml` of a folder.
     pub fn load(dir: &Path) -> Result<Self, arbase::ConfigError> {
         arbase::config::load(dir, "arsrv", Self::check)
+    }
+
+    /// Where connections of type `files` have their folders.
+    pub fn files_dir(&self) -> PathBuf {
+        self.files_dir.clone().unwrap_or_else(|| self.state_dir.join("files"))
     }
 
     /// The rules the types cannot express.

@@ -1,4 +1,4 @@
-//! Connections out: REST calls on behalf of services, and where databases are.
+//! Connections out: REST calls on behalf of services, folders of files ([`files`]), and where databases are.
 //!
 //! A service says which connection, method, path parameters and body; everything else is owned here: the
 //! pool, time limits, retries ([`attempt`]), the circuit breaker ([`breaker`]), health checks ([`health`]), TLS ([`tls`]) and
@@ -16,6 +16,7 @@ pub mod attempt;
 pub mod breaker;
 pub mod connection;
 pub mod download;
+pub mod files;
 pub mod health;
 pub mod index;
 pub mod lane;
@@ -71,6 +72,8 @@ pub enum Connection {
     Soap(Arc<soap::Soap>),
     /// A database.
     Sql(Arc<sql::Sql>),
+    /// A folder.
+    Files(Arc<files::Files>),
     /// An index of Python packages.
     Index(Arc<index::Index>),
 }
@@ -82,6 +85,7 @@ impl Connection {
             Self::Rest(_) => "a REST connection",
             Self::Soap(_) => "a SOAP connection",
             Self::Sql(_) => "a database",
+            Self::Files(_) => "a folder of files",
             Self::Index(_) => "an index of packages",
         }
     }
@@ -133,6 +137,18 @@ impl Outgoing {
                 name: name.to_owned(),
                 is: other.is(),
                 wanted: "a database",
+            }),
+            None => Err(CallError::NotFound { name: name.to_owned() }),
+        }
+    }
+
+    fn files(&self, name: &str) -> Result<Arc<files::Files>, CallError> {
+        match self.connection(name) {
+            Some(Connection::Files(files)) => Ok(files),
+            Some(other) => Err(CallError::WrongType {
+                name: name.to_owned(),
+                is: other.is(),
+                wanted: "a folder of files",
             }),
             None => Err(CallError::NotFound { name: name.to_owned() }),
         }
@@ -191,6 +207,7 @@ impl Outgoing {
                 Connection::Rest(rest) => rest.status(),
                 Connection::Soap(soap) => soap.rest.status(),
                 Connection::Sql(sql) => sql.status(),
+                Connection::Files(files) => files.status(),
                 Connection::Index(index) => index.status(),
             })
             .collect()
@@ -216,6 +233,7 @@ impl Outgoing {
             Connection::Rest(rest) => Some(rest.check_health().await),
             Connection::Soap(soap) => Some(soap.rest.check_health().await),
             Connection::Sql(sql) => Some(sql.ping().await),
+            Connection::Files(files) => Some(files.ping().await),
             Connection::Index(index) => Some(index.ping()),
         }
     }
@@ -243,6 +261,7 @@ impl Outgoing {
                 soap.post(request).await
             }
             "rest_info" => Ok(no_body(self.rest(text("conn"))?.info())),
+            "files" => self.files(text("conn"))?.answer(request).await,
             "sql" => Ok(no_body(self.sql(text("name"))?)),
             "sql_report" => Ok(no_body(self.reported(&request.meta))),
             "bearer_token" => {

@@ -228,6 +228,7 @@ impl Server {
             worlds.clone(),
             Secrets::of(store.clone()),
             publish_connections,
+            config.files_dir(),
             progress.clone(),
             inner_stop.clone(),
         )));

@@ -234,14 +234,20 @@ class Box:
         self._ended()
 
     def stop(self) -> None:
-        """Presses the power button and waits; pulls the plug if that does nothing."""
-        if self.is_on():
+        """Presses the power button and waits; pulls the plug if that does nothing.
+
+        A box that has just begun to answer may not heed the button yet, so it is pressed again, as a person does.
+        """
+        for last in (False, False, True):
+            if not self.is_on():
+                break
             self.qmp.call("system_powerdown")
             try:
-                self.wait_off(90)
+                self.wait_off(30)
             except Impatient:
-                self.power_cut()
-                raise
+                if last:
+                    self.power_cut()
+                    raise
         self._ended()
 
     def wait_off(self, seconds: float) -> None:

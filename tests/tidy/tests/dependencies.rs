@@ -41,6 +41,7 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("reqwest", &["arsrv", "arctl", "artest", "bench", "services"]),
     ("landlock", &["arsrv"]),
     ("seccompiler", &["arsrv"]),
+    ("cap-std", &["arsrv"]),
     ("caps", &["arsrv"]),
     ("jsonschema", &["arsrv"]),
     ("mlua", &["arkvd"]),

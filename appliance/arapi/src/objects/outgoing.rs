@@ -17,8 +17,57 @@ pub enum OutgoingSpec {
     Soap(Box<OutgoingSoap>),
     /// A database, `self.out.sql[name]`.
     Sql(OutgoingSql),
+    /// A folder on the box, `self.out.files[name]`.
+    Files(OutgoingFiles),
     /// An index of Python packages, for deployments with a `requirements.txt`.
     PackageIndex(PackageIndexSpec),
+}
+
+/// A folder on the box's data partition that services read and write.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutgoingFiles {
+    /// The folder, relative to the box's folder of files (`files_dir` of the core); default: the connection's name.
+    /// Connections may share one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
+    /// Whether services may only read; default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Largest file that services write, bytes, 1 to 1 TiB; default 1 GiB.
+    #[serde(default = "max_file_bytes")]
+    pub max_file_bytes: u64,
+    /// Whether it may be used; default true.
+    #[serde(default = "yes")]
+    pub is_active: bool,
+}
+
+fn max_file_bytes() -> u64 {
+    1 << 30
+}
+
+impl OutgoingFiles {
+    /// The folder of the connection `name`.
+    pub fn folder<'a>(&'a self, name: &'a str) -> &'a str {
+        self.folder.as_deref().unwrap_or(name)
+    }
+
+    fn check(&self) -> Result<(), Broken> {
+        let is_name =
+            |part: &str| !matches!(part, "" | "." | "..") && !part.contains(char::is_control);
+        if let Some(folder) = &self.folder
+            && (folder.len() > 255 || !folder.split('/').all(is_name))
+        {
+            return Err((
+                "folder",
+                format!(
+                    "`{}` is no folder within the box's folder of files: names joined by `/` were expected, for example `invoices/in`",
+                    folder.escape_debug()
+                ),
+            ));
+        }
+        within("max_file_bytes", self.max_file_bytes, 1, 1 << 40)
+    }
 }
 
 /// An index of Python packages (PEP 503), from which deployments take what was not uploaded.
@@ -366,6 +415,7 @@ impl OutgoingSpec {
             Self::Rest(rest) => rest.is_active,
             Self::Soap(soap) => soap.is_active,
             Self::Sql(sql) => sql.is_active,
+            Self::Files(files) => files.is_active,
             Self::PackageIndex(index) => index.is_active,
         }
     }
@@ -385,13 +435,14 @@ impl Rules for OutgoingSpec {
             Self::Rest(rest) => rest.check(),
             Self::Soap(soap) => soap.check(),
             Self::Sql(sql) => sql.check(),
+            Self::Files(files) => files.check(),
             Self::PackageIndex(index) => index.check(),
         }
     }
 
     fn secrets_mut(&mut self) -> Vec<(&'static str, &mut SecretField)> {
         match self {
-            Self::Rest(_) | Self::Soap(_) => Vec::new(),
+            Self::Rest(_) | Self::Soap(_) | Self::Files(_) => Vec::new(),
             Self::Sql(OutgoingSql { password, .. })
             | Self::PackageIndex(PackageIndexSpec { password, .. }) => {
                 password.iter_mut().map(|field| ("password", field)).collect()
@@ -409,7 +460,7 @@ impl Rules for OutgoingSpec {
                 let names = soap.security.iter().chain(&soap.tls_client);
                 names.map(|name| (Kind::Security, name)).collect()
             }
-            Self::Sql(_) | Self::PackageIndex(_) => Vec::new(),
+            Self::Sql(_) | Self::Files(_) | Self::PackageIndex(_) => Vec::new(),
         }
     }
 }

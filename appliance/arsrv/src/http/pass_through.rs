@@ -356,7 +356,8 @@ fn denied(visit: &Visit<'_>, err: PassError) -> Denied {
         | CallError::NoSecurity { .. }
         | CallError::NoToken(_)
         | CallError::BadRequest { .. }
-        | CallError::Tls { .. } => {
+        | CallError::Tls { .. }
+        | CallError::File { .. } => {
             let sentence = "requests cannot be passed on now; the log says why";
             let denied = Denied::because(StatusCode::SERVICE_UNAVAILABLE, sentence);
             return denied.retry_after(1);

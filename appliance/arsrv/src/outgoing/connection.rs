@@ -275,6 +275,14 @@ pub enum CallError {
         /// Why.
         source: Cause,
     },
+    /// A folder says no.
+    #[error("outgoing connection `{name}`")]
+    File {
+        /// The connection.
+        name: String,
+        /// Why.
+        source: super::files::FileFault,
+    },
     /// The answer is too large.
     #[error(
         "outgoing connection `{name}`: the answer of `{address}` is larger than the {limit} bytes allowed"
@@ -323,6 +331,7 @@ impl CallError {
             Self::Timeout { .. } => "timeout",
             Self::Unreachable { .. } | Self::Broken { .. } => "connection",
             Self::TooLarge { .. } => "too-large",
+            Self::File { source, .. } => source.type_name(),
         }
     }
 }

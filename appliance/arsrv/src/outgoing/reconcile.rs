@@ -4,6 +4,7 @@
 //! made anew, the others go on with their pools, breakers and health.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::connection::{Basis, Counts, Presents, Rest};
+use super::files::Files;
 use super::health::keep_checking;
 use super::index::Index;
 use super::ntlm::Credentials;
@@ -43,6 +45,8 @@ pub enum Wanted {
     Soap(Box<Basis>, Box<About>),
     /// A database.
     Sql(Box<Sql>),
+    /// A folder.
+    Files(Box<Files>),
     /// An index of Python packages.
     Index(Arc<Index>),
 }
@@ -52,6 +56,7 @@ pub async fn run(
     mut worlds: watch::Receiver<Arc<World>>,
     mut secrets: Secrets,
     connections: watch::Sender<Arc<Connections>>,
+    files_dir: PathBuf,
     progress: Progress,
     stop: Stop,
 ) {
@@ -62,7 +67,7 @@ pub async fn run(
         let before = Arc::clone(&connections.borrow());
         let known = |name: &str| secrets.get(name).cloned();
         let tokens = tokens(&world, known, &before.tokens);
-        let wanted = plan(&world, known, &tokens);
+        let wanted = plan(&world, known, &tokens, &files_dir);
         let (mut after, made) = execute(wanted, &before);
         after.tokens = tokens;
         checks.retain(|name, _| after.by_name.contains_key(name));
@@ -186,6 +191,7 @@ pub fn plan(
     world: &World,
     secret: impl Fn(&str) -> Option<SecretText>,
     tokens: &BTreeMap<ObjectName, Tokens>,
+    files_dir: &Path,
 ) -> BTreeMap<ObjectName, Wanted> {
     let value = |field: &SecretField| value(field, &secret);
     let mut wanted = BTreeMap::new();
@@ -205,6 +211,12 @@ pub fn plan(
                 password: spec.password.as_ref().map(value),
                 spec: spec.clone(),
                 told: Arc::default(),
+            })),
+            Spec::Outgoing(OutgoingSpec::Files(spec)) => Wanted::Files(Box::new(Files {
+                name: object.name.to_string(),
+                root: files_dir.join(spec.folder(object.name.as_str())),
+                spec: spec.clone(),
+                counts: Arc::default(),
             })),
             Spec::Outgoing(OutgoingSpec::PackageIndex(spec)) => Wanted::Index(Index::new(
                 object.name.to_string(),
@@ -344,6 +356,18 @@ fn execute(
                 made.push(name.clone());
                 Connection::Sql(Arc::from(sql))
             }
+            (Wanted::Files(files), Some(Connection::Files(known))) if **known == *files => {
+                Connection::Files(Arc::clone(known))
+            }
+            (Wanted::Files(mut files), known) => {
+                if let Some(Connection::Files(known)) = known
+                    && known.root == files.root
+                {
+                    files.counts = Arc::clone(&known.counts);
+                }
+                made.push(name.clone());
+                Connection::Files(Arc::from(files))
+            }
             (Wanted::Index(index), Some(Connection::Index(known))) if *known == index => {
                 Connection::Index(Arc::clone(known))
             }
@@ -397,7 +421,8 @@ mod tests {
     }
 
     fn made(before: &Connections, world: &World, secret: &str) -> (Connections, Vec<String>) {
-        let (after, made) = execute(plan(world, token(secret), &BTreeMap::new()), before);
+        let (after, made) =
+            execute(plan(world, token(secret), &BTreeMap::new(), Path::new("/files")), before);
         (after, made.into_iter().map(|name| name.to_string()).collect())
     }
 
@@ -416,7 +441,7 @@ mod tests {
     }
 
     fn presented(world: &World, secret: impl Fn(&str) -> Option<SecretText>) -> Presents {
-        match plan(world, secret, &BTreeMap::new()).remove("b") {
+        match plan(world, secret, &BTreeMap::new(), Path::new("/files")).remove("b") {
             Some(Wanted::Rest(basis)) => basis.presents,
             other => panic!("{other:?}"),
         }

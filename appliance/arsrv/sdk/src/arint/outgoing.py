@@ -9,7 +9,7 @@ from arint.lazy import lazy
 
 
 class Outgoing:
-    """REST, SOAP and SQL connections; the other kinds raise that this release does not have them."""
+    """REST, SOAP and SQL connections, and folders; the other kinds raise that this release does not have them."""
 
     def __init__(self, service: Any) -> None:
         self._service = service
@@ -37,6 +37,13 @@ class Outgoing:
     def soap(self) -> Any:
         """SOAP connections by name."""
         from arint.soap import Connections
+
+        return Connections(self._service)
+
+    @lazy
+    def files(self) -> Any:
+        """Folders on the box by name."""
+        from arint.files import Connections
 
         return Connections(self._service)
 

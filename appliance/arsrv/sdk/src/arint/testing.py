@@ -246,6 +246,8 @@ class Stage:
         self.services: Any = _Declared(FakeService)
         #: SQLAlchemy addresses of databases by name, for example `sqlite:////tmp/x.db`.
         self.sql: dict[str, str] = {}
+        #: Folders of connections of type `files` by name, for example `tmp_path`.
+        self.files: dict[str, str | os.PathLike[str]] = {}
         #: What services started and did not wait for: the documents of docs/worker-protocol.md.
         self.later: list[dict[str, Any]] = []
         self._last_ident = 0
@@ -396,6 +398,10 @@ class Stage:
             if url is None:
                 return {"error": {"type": "not-found", "message": f"`{meta['name']}` is not declared in this test"}}, b""
             return {"url": url, "pool_size": 1}, b""
+        if op == "files":
+            from arint.testing_files import answer
+
+            return answer(self.files.get(meta["conn"]), meta, body)
         if op == "crypto":
             # No secret to keep: a form that is not the plain text is enough to see that both ways are used.
             if meta["action"] == "encrypt":
