@@ -27,6 +27,7 @@ chromium chromium
 chromedriver chromium-driver
 /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf fonts-dejavu-core
 curl curl
+flake8 flake8
 ip iproute2
 dbus-daemon dbus-daemon
 dbus-send dbus-bin

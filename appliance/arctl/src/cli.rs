@@ -14,7 +14,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the answer is no (`diff` found differences, `status` found the box not well, `system probes` found one that fails, `import-enmasse` did not take everything).";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the answer is no (`diff` found differences, `status` found the box not well, `system probes` found one that fails, an import did not take everything).";
 
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
@@ -110,6 +110,9 @@ pub(crate) enum Command {
     },
     /// Take over an installation of Zato: exports of its command enmasse, and ini files of user config
     ImportEnmasse(ImportEnmasse),
+    /// Take an OpenAPI document as an outgoing connection with a typed client
+    #[command(name = "import-openapi")]
+    ImportOpenapi(ImportOpenapi),
     /// Show what became of an object
     History {
         /// The kind
@@ -349,6 +352,69 @@ pub(crate) struct ImportEnmasse {
     /// Where to keep what is not taken; default: the first export's name with .not-taken.yaml, in this folder
     #[arg(long, value_name = "FILE")]
     pub(crate) not_taken: Option<PathBuf>,
+}
+
+/// What an OpenAPI document is to become.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ImportOpenapi {
+    /// The document, OpenAPI 3.0 or 3.1 in YAML or JSON (`-`: stdin)
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// What it describes
+    #[arg(long = "as", value_enum, default_value_t = ImportAs::Outgoing)]
+    pub(crate) import_as: ImportAs,
+    /// The name of the connection; default: of the document's title
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Where the module of Python goes; default: NAME_client.py, in this folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Do one half only: `module` needs no box, `objects` writes no file
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) only: Option<ImportOnly>,
+    /// Write over a module that was changed by hand
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Say what would happen, change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Where the other side is, instead of the document's first server: https://api.example.com, with a path or without
+    #[arg(long, value_name = "URL")]
+    pub(crate) host: Option<String>,
+    /// The document's security scheme that the connection presents; default: the one with which most can be called
+    #[arg(long, value_name = "NAME", conflicts_with = "security")]
+    pub(crate) scheme: Option<String>,
+    /// A security of the box, instead of those of the document
+    #[arg(long, value_name = "NAME")]
+    pub(crate) security: Option<String>,
+    /// The user (or client id) that the other side knows
+    #[arg(long, value_name = "NAME")]
+    pub(crate) username: Option<String>,
+    /// Ask for the password, key or token on the terminal
+    #[arg(long, conflicts_with = "secret_stdin")]
+    pub(crate) ask_secret: bool,
+    /// Read the password, key or token from stdin
+    #[arg(long)]
+    pub(crate) secret_stdin: bool,
+    /// A certificate authority in PEM to trust for this connection
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_ca: Option<PathBuf>,
+}
+
+/// What a document becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportAs {
+    /// What services of the box call: a connection, and a client
+    Outgoing,
+}
+
+/// Half of an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportOnly {
+    /// What is configured on the box
+    Objects,
+    /// The file of Python
+    Module,
 }
 
 /// Which entries of the audit log.

@@ -20,8 +20,8 @@ use crate::out::{self, Table, moment};
 use crate::pin::{Pinned, Trust, parse_fingerprint};
 use crate::yaml::{self, Document};
 use crate::{
-    dev, enmasse, messages, network, new, packages, people, prompt, services, system, trace,
-    update, watch,
+    dev, enmasse, messages, network, new, openapi, packages, people, prompt, services, system,
+    trace, update, watch,
 };
 
 /// Where the box is if nothing says otherwise.
@@ -158,6 +158,7 @@ async fn on_box(api: &Api, command: Command, json: bool) -> Result<(), Failure> 
         Command::Delete { kind, names, file } => {
             delete(api, kind.as_deref(), &names, &file, json).await
         }
+        Command::ImportOpenapi(args) => openapi::command::import(api, &args, json).await,
         Command::ImportEnmasse(args) => enmasse::command::import(api, &args, json).await,
         Command::History { kind, name, most } => {
             history(api, parse_kind(&kind)?, &name, most, json).await

@@ -62,6 +62,8 @@ pub(crate) enum Failure {
     Yaml(#[from] crate::yaml::YamlError),
     #[error(transparent)]
     Export(#[from] crate::enmasse::ExportError),
+    #[error(transparent)]
+    OpenApi(#[from] crate::openapi::OpenApiError),
     #[error("{0}")]
     Failed(String),
     #[error("the answer is no")]
@@ -107,6 +109,7 @@ impl Failure {
             | Self::BadServer { .. }
             | Self::Yaml(_)
             | Self::Export(_)
+            | Self::OpenApi(_)
             | Self::Config { .. } => USAGE,
             Self::No => NO,
             Self::NobodyReads => 0,

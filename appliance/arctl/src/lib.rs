@@ -4,7 +4,7 @@
 //! go to stdout, everything else to stderr.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the answer is no (`diff` found differences, `status` found
-//! the box or a probe not well).
+//! the box or a probe not well, an import did not take everything).
 
 #![expect(clippy::print_stderr, reason = "a program for people: what went wrong is told on stderr")]
 
@@ -18,6 +18,8 @@ mod failure;
 mod messages;
 mod network;
 mod new;
+mod once;
+pub mod openapi;
 mod out;
 mod packages;
 mod people;

@@ -64,7 +64,7 @@ pub enum YamlError {
 
 /// A value with the places of what is in it.
 #[derive(Debug, Clone)]
-enum Node {
+pub(crate) enum Node {
     Plain(Value),
     List(Vec<Spanned<Self>>),
     Map(Vec<(Spanned<String>, Spanned<Self>)>),
@@ -176,9 +176,13 @@ pub(crate) struct Whole {
     pub(crate) line: u64,
 }
 
-/// Reads the documents of a text, whatever they say; `file` is for the messages.
-pub(crate) fn wholes(file: &str, text: &str) -> Result<Vec<Whole>, YamlError> {
-    let documents: Vec<Spanned<Node>> = serde_saphyr::from_multiple(text).map_err(|err| {
+/// Reads a text as YAML; what is wrong is told with its line.
+pub(crate) fn nodes(
+    file: &str,
+    text: &str,
+    options: serde_saphyr::Options,
+) -> Result<Vec<Spanned<Node>>, YamlError> {
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|err| {
         let line = err.location().map_or(1, |location| location.line());
         let told = err.without_snippet().to_string();
         // The place is told by us, in the same form for every mistake.
@@ -190,9 +194,13 @@ pub(crate) fn wholes(file: &str, text: &str) -> Result<Vec<Whole>, YamlError> {
             .filter(|(place, _)| is_place(place))
             .map_or(told, |(_, rest)| rest);
         YamlError::Form { file: file.to_owned(), line, fault: told.to_owned() }
-    })?;
+    })
+}
+
+/// Reads the documents of a text, whatever they say; `file` is for the messages.
+pub(crate) fn wholes(file: &str, text: &str) -> Result<Vec<Whole>, YamlError> {
     let mut all = Vec::new();
-    for Spanned { value, referenced, .. } in documents {
+    for Spanned { value, referenced, .. } in nodes(file, text, serde_saphyr::Options::default())? {
         if matches!(value, Node::Plain(Value::Null)) {
             continue;
         }

@@ -142,3 +142,14 @@ fn exports_of_zato() {
         }
     });
 }
+
+#[test]
+fn openapi_documents() {
+    check!().for_each(|bytes: &[u8]| {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            arctl::openapi::fuzz(text);
+            // With what every document has in front, the rest is looked at.
+            arctl::openapi::fuzz(&format!("openapi: 3.1.0\n{text}"));
+        }
+    });
+}

@@ -8,6 +8,10 @@
 
 A Model is built from a dict by `Model.from_dict`, which converts and checks every
 element and raises `ModelValidationError` with the path of the one at fault.
+
+An element whose name in JSON is no name of Python's says so in its metadata:
+
+        page_size: int = field(metadata={'name': 'page-size'})
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from typing import Any, ClassVar, TypeVar
 from arint import jsons
 from arint.errors import ModelValidationError
 
-__all__ = ["Model", "ModelCtx", "ModelValidationError", "dataclass", "field"]
+__all__ = ["Model", "ModelCtx", "ModelValidationError", "convert", "dataclass", "field"]
 
 M = TypeVar("M", bound="Model")
 
@@ -74,7 +78,9 @@ class Model:
     def to_dict(self) -> dict[str, Any]:
         """The elements that are set, Models below as dicts."""
         return {
-            name: _to_plain(getattr(self, name)) for name in _fields(type(self)) if hasattr(self, name)
+            _key(name, item): _to_plain(getattr(self, name))
+            for name, item in _fields(type(self)).items()
+            if hasattr(self, name)
         }
 
     def to_json(self, default: Any = None, impl_extra: Any = None, **_: Any) -> str:
@@ -119,6 +125,12 @@ def _fields(cls: Any) -> dict[str, Any]:
     return getattr(cls, "__dataclass_fields__", {})
 
 
+def _key(name: str, item: Any) -> str:
+    """What an element is called in JSON."""
+    metadata = item.metadata
+    return str(metadata.get("name", name)) if metadata else name
+
+
 _hints: dict[Any, dict[str, Any]] = {}
 
 
@@ -151,9 +163,10 @@ def build(cls: Any, data: Any, path: str, service: Any = None) -> Any:
     hints = _hints_of(cls)
     for name, item in _fields(cls).items():
         hint = hints.get(name, Any)
-        where = f"{path}/{name}"
-        if name in data:
-            setattr(instance, name, _convert(data[name], hint, where, service))
+        key = _key(name, item)
+        where = f"{path}/{key}"
+        if key in data:
+            setattr(instance, name, _convert(data[key], hint, where, service))
         elif _set_default(instance, name, item):
             continue
         elif _is_optional(hint):
@@ -170,11 +183,20 @@ def build(cls: Any, data: Any, path: str, service: Any = None) -> Any:
     return instance
 
 
+def convert(value: Any, hint: Any) -> Any:
+    """What JSON has, as what a type hint says: Models, lists, dicts, unions, dates and so on.
+
+    Raises ModelValidationError with the path of what does not fit.
+    """
+    return _convert(value, hint, "", None)
+
+
 def _is_optional(hint: Any) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType) and _NONE in typing.get_args(hint)
 
 
 def _fail(path: str, what: str) -> ModelValidationError:
+    path = path or "/"
     return ModelValidationError(path, f"element `{path}` {what}")
 
 
@@ -391,10 +413,11 @@ def _schema(hint: Any, above: tuple[Any, ...]) -> dict[str, Any]:
         properties: dict[str, Any] = {}
         required = []
         for name, item in _fields(hint).items():
-            properties[name] = _schema(hints.get(name, Any), (*above, hint))
+            key = _key(name, item)
+            properties[key] = _schema(hints.get(name, Any), (*above, hint))
             has_default = item.default is not _MISSING or item.default_factory is not _MISSING
             if not has_default and not _is_optional(hints.get(name, Any)):
-                required.append(name)
+                required.append(key)
         schema: dict[str, Any] = {"type": "object", "title": hint.__name__, "properties": properties}
         if required:
             schema["required"] = required
