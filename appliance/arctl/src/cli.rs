@@ -110,7 +110,7 @@ pub(crate) enum Command {
     },
     /// Take over an installation of Zato: exports of its command enmasse, and ini files of user config
     ImportEnmasse(ImportEnmasse),
-    /// Take an OpenAPI document as an outgoing connection with a typed client
+    /// Take an OpenAPI document as an outgoing connection with a typed client, or as channels with services to be filled in
     #[command(name = "import-openapi")]
     ImportOpenapi(ImportOpenapi),
     /// Show what became of an object
@@ -363,10 +363,10 @@ pub(crate) struct ImportOpenapi {
     /// What it describes
     #[arg(long = "as", value_enum, default_value_t = ImportAs::Outgoing)]
     pub(crate) import_as: ImportAs,
-    /// The name of the connection; default: of the document's title
-    #[arg(long, value_name = "NAME")]
+    /// The name of the connection, or of the module of services; default: of the document's title
+    #[arg(long, visible_alias = "module", value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Where the module of Python goes; default: NAME_client.py, in this folder
+    /// Where the module of Python goes; default: NAME_client.py, for channels NAME.py, in this folder
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Do one half only: `module` needs no box, `objects` writes no file
@@ -378,25 +378,28 @@ pub(crate) struct ImportOpenapi {
     /// Say what would happen, change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Where the other side is, instead of the document's first server: https://api.example.com, with a path or without
+    /// Outgoing: where the other side is, instead of the document's first server: https://api.example.com, with a path or without
     #[arg(long, value_name = "URL")]
     pub(crate) host: Option<String>,
-    /// The document's security scheme that the connection presents; default: the one with which most can be called
+    /// Channels: the path that all others are below, instead of that of the document's first server
+    #[arg(long, value_name = "PATH")]
+    pub(crate) base_path: Option<String>,
+    /// Outgoing: the document's security scheme that the connection presents; default: the one with which most can be called
     #[arg(long, value_name = "NAME", conflicts_with = "security")]
     pub(crate) scheme: Option<String>,
     /// A security of the box, instead of those of the document
     #[arg(long, value_name = "NAME")]
     pub(crate) security: Option<String>,
-    /// The user (or client id) that the other side knows
+    /// The user (or client id) that the other side knows; for channels, that callers give
     #[arg(long, value_name = "NAME")]
     pub(crate) username: Option<String>,
-    /// Ask for the password, key or token on the terminal
+    /// Outgoing: ask for the password, key or token on the terminal
     #[arg(long, conflicts_with = "secret_stdin")]
     pub(crate) ask_secret: bool,
-    /// Read the password, key or token from stdin
+    /// Outgoing: read the password, key or token from stdin
     #[arg(long)]
     pub(crate) secret_stdin: bool,
-    /// A certificate authority in PEM to trust for this connection
+    /// Outgoing: a certificate authority in PEM to trust for this connection
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_ca: Option<PathBuf>,
 }
@@ -406,6 +409,8 @@ pub(crate) struct ImportOpenapi {
 pub(crate) enum ImportAs {
     /// What services of the box call: a connection, and a client
     Outgoing,
+    /// What others ask of the box: a channel for each operation, and services
+    Channels,
 }
 
 /// Half of an import.

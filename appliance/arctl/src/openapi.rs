@@ -1,23 +1,28 @@
-//! Documents of OpenAPI 3.0 and 3.1 as an outgoing connection with a typed client.
+//! Documents of OpenAPI 3.0 and 3.1 as an outgoing connection with a typed client, or as channels with services.
 //!
-//! [`Document`] makes a value of a text, `operation` and `schema` read it, `client` writes Python, `outgoing` plans the
-//! objects, and the command applies the plan through the admin API.  Nothing but the document is read, and nothing is
-//! fetched.
+//! [`Document`] makes a value of a text, `operation` and `schema` read it, `client` and `skeleton` write Python, [`outgoing`]
+//! and [`channels`] plan the objects, and the command applies the plan through the admin API.  Nothing but the document is
+//! read, and nothing is fetched.
 
+pub mod channels;
 mod client;
 pub(crate) mod command;
 mod credentials;
 pub mod document;
+mod json_schema;
 mod module;
 mod names;
 mod operation;
 pub mod outgoing;
 pub mod plan;
 mod schema;
+mod server;
+mod skeleton;
 mod types;
 
 use std::path::Path;
 
+pub use channels::Channels;
 pub use document::{Document, OpenApiError};
 pub use outgoing::Outgoing;
 pub use plan::{Plan, Told};
@@ -48,21 +53,25 @@ pub fn fuzz(text: &str) {
         host: Some("https://api.example.com".to_owned()),
         ..Outgoing::default()
     };
-    let Ok(plan) = outgoing::outgoing(&doc, &said, &Present::new()) else { return };
     let parts = operation::operations(&doc).len()
         + credentials::schemes(&doc, credentials::Way::Out).len()
-        + doc.fields("/webhooks").len()
-        + 1;
-    if plan.told.len() != parts {
-        panic!("{text:?} has {parts} parts, and told was of {:?}", plan.told);
-    }
-    for planned in &plan.objects {
-        if let Err(err) =
-            arapi::Spec::parse(planned.kind, planned.name.as_str(), planned.spec.clone())
-        {
-            panic!("{text:?} made what is none: {err}");
+        + doc.fields("/webhooks").len();
+    let check = |plan: &Plan, parts: usize| {
+        if plan.told.len() != parts {
+            panic!("{text:?} has {parts} parts, and told was of {:?}", plan.told);
         }
+        for planned in &plan.objects {
+            let spec = planned.spec.clone();
+            if let Err(err) = arapi::Spec::parse(planned.kind, planned.name.as_str(), spec) {
+                panic!("{text:?} made what is none: {err}");
+            }
+        }
+    };
+    if let Ok(plan) = outgoing::outgoing(&doc, &said, &Present::new()) {
+        check(&plan, parts + 1);
     }
+    let said = Channels { module: "api".to_owned(), ..Channels::default() };
+    check(&channels::channels(&doc, &said, &Present::new()), parts);
 }
 
 #[cfg(test)]

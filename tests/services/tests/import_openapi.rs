@@ -211,3 +211,100 @@ async fn a_module_alone_needs_no_box() {
     assert!(said.err.starts_with("error: cannot reach `http://127.0.0.1:1`"), "{}", said.err);
     assert!(!person.folder.join("petstore_client.py").try_exists().unwrap());
 }
+
+/// `petstore.add-pet`, written.
+const WRITTEN: &str = "    def handle(self) -> None:
+        pet = self.request.input
+        pet.id = 7
+        pet.status = 'available' if pet.name != 'Rex' else 'eaten'
+        self.response.payload = pet
+";
+
+#[tokio::test]
+async fn a_document_becomes_channels_and_services_to_be_filled_in() {
+    let node = Node::start().await;
+    let person = Importer::of(&node, "petstore.yaml");
+    let import = "arctl import-openapi petstore.yaml --as channels --module petstore";
+    let said = person.run(&format!("{import} --dry-run"), "");
+    assert_eq!(said.code, 3, "{}{}", said.out, said.err);
+    assert!(
+        said.out.contains("8 taken, 2 changed, 2 not taken (not carried out)\n"),
+        "{}",
+        said.out
+    );
+    assert!(!person.folder.join("petstore.py").try_exists().unwrap());
+    let objects = node.api(Method::GET, "/v1/objects/Channel", None).await;
+    assert_eq!(objects["objects"], json!([]));
+    let said = person.run(import, "");
+    assert_eq!(said.code, 3, "{}{}", said.out, said.err);
+    assert!(said.err.contains("warning: open to all is `petstore.login-user`"), "{}", said.err);
+    let made =
+        said.out.lines().find_map(|line| line.strip_prefix("Security/petstore.api_key key: "));
+    let key = made.unwrap().split(' ').next().unwrap().to_owned();
+    // The module can be deployed as it is.
+    let said = person.run("arctl deploy petstore.py", "");
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    node.settled().await;
+    let call = |method: Method, path: &str, body: Value| {
+        let request = node.http().request(method, format!("{}/api/v3{path}", node.channels));
+        let request = request.header("X-Pet-Key", &key);
+        let request = if body.is_null() { request } else { request.json(&body) };
+        async move {
+            let answer = request.send().await.unwrap();
+            (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+        }
+    };
+    let (status, answer) = call(Method::GET, "/pet/7", Value::Null).await;
+    assert_eq!(
+        (status, &answer["details"]),
+        (
+            501,
+            &json!(
+                "service `petstore.get-pet-by-id` is not written yet: fill in `handle` of class `GetPetById` in module `petstore`, and deploy it"
+            )
+        )
+    );
+    let bare = node.http().get(format!("{}/api/v3/pet/7", node.channels)).send().await.unwrap();
+    assert_eq!(bare.status(), 401);
+    let (status, answer) = call(Method::POST, "/pet", json!({"name": 5, "photoUrls": []})).await;
+    assert_eq!(
+        (status, answer["details"].as_str().unwrap().contains("`/name`")),
+        (400, true),
+        "{answer}"
+    );
+    let (status, _) = call(Method::GET, "/pet/x", Value::Null).await;
+    assert_eq!(status, 400);
+    // A service is written, and the document holds for its answers, too.
+    let skeleton = person.read("petstore.py");
+    let (before, after) = skeleton.split_once("class AddPet(Service):").unwrap();
+    let after = after.replacen(
+        "    def handle(self) -> None:\n        raise NotWritten(self)\n",
+        WRITTEN,
+        1,
+    );
+    let written = format!("{before}class AddPet(Service):{after}");
+    std::fs::write(person.folder.join("petstore.py"), &written).unwrap();
+    let said = person.run("arctl deploy petstore.py", "");
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    let pet = json!({"name": "Żaneta", "photoUrls": ["a"], "x-chip": null});
+    let (status, answer) = call(Method::POST, "/pet", pet).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(
+        answer,
+        json!({"id": 7, "name": "Żaneta", "photoUrls": ["a"], "status": "available"})
+    );
+    let (status, _) = call(Method::POST, "/pet", json!({"name": "Rex", "photoUrls": []})).await;
+    assert_eq!(status, 500);
+    // It is told of to those who may call.
+    let document =
+        node.http().get(format!("{}/openapi.json", node.channels)).header("X-Pet-Key", &key);
+    let document: Value = document.send().await.unwrap().json().await.unwrap();
+    assert!(document["paths"]["/api/v3/pet/{petId}"]["get"].is_object(), "{document:#}");
+    // What was written is not lost; the channels alone can be imported again.
+    let said = person.run(import, "");
+    assert_eq!(said.code, 2, "{}{}", said.out, said.err);
+    assert_eq!(person.read("petstore.py"), written);
+    let said = person.run(&format!("{import} --only objects"), "");
+    assert_eq!(said.code, 3, "{}{}", said.out, said.err);
+    assert!(said.out.contains("Channel/petstore.add-pet unchanged"), "{}", said.out);
+}

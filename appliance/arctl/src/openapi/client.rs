@@ -287,7 +287,7 @@ fn told(operation: &Operation, arguments: &[Argument<'_>]) -> Vec<String> {
 }
 
 /// The path with what is written as `%20` in it as it is: the connection encodes it again.
-fn decoded(path: &str) -> String {
+pub(super) fn decoded(path: &str) -> String {
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
     let braces = |text: &str| text.matches(['{', '}']).count();
     if braces(&decoded) == braces(path) { decoded } else { path.to_owned() }

@@ -9,6 +9,7 @@ use arapi::arwadm::{
 use arapi::names::Kind;
 use serde::Serialize;
 
+use super::channels::{Channels, channels};
 use super::document::Document;
 use super::module::{Written, look, write};
 use super::outgoing::{Outgoing, outgoing};
@@ -154,6 +155,25 @@ fn planned(
             let file = format!("{}_client.py", names::snake(name));
             module_name(args.output.as_deref().unwrap_or_else(|| Path::new(&file)))?;
             Ok((plan, file))
+        }
+        ImportAs::Channels => {
+            let said = Channels {
+                module: name.to_owned(),
+                base_path: args.base_path.clone(),
+                security: args.security.clone(),
+                username: args.username.clone(),
+            };
+            if let Some(base) = &args.base_path
+                && !base.starts_with('/')
+            {
+                let base = base.escape_debug();
+                return Err(Failure::Usage(format!(
+                    "`{base}` is no path: something like `/api/v1` was expected"
+                )));
+            }
+            let file = format!("{}.py", names::snake(name));
+            module_name(args.output.as_deref().unwrap_or_else(|| Path::new(&file)))?;
+            Ok((channels(doc, &said, present), file))
         }
     }
 }

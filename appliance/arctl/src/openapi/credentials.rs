@@ -30,7 +30,6 @@ pub(super) struct Found {
 /// Which way the credentials go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    #[expect(dead_code, reason = "channels, by which credentials come in, are the next step")]
     In,
     Out,
 }

@@ -55,6 +55,8 @@ impl Refused {
 pub struct Document {
     pub(super) file: String,
     pub(super) value: Value,
+    /// Whether it is 3.0, whose schemas are not JSON Schema in every respect.
+    pub(super) is_3_0: bool,
     lines: BTreeMap<String, u64>,
 }
 
@@ -101,7 +103,7 @@ impl Document {
                 return Err(fault(line(&format!("/{field}")), told));
             }
         }
-        let document = Self { file: file.to_owned(), lines, value };
+        let document = Self { file: file.to_owned(), is_3_0: is("3.0"), lines, value };
         if let Some((pointer, to)) = foreign(&document.value, String::new()) {
             let told = format!(
                 "`$ref` leads to `{}`, which is another document, and nothing is fetched; {BUNDLE}",

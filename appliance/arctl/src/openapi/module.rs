@@ -83,8 +83,11 @@ impl Module {
 
     fn class(&mut self, class: &Class) -> String {
         self.import("dataclasses", "dataclass");
-        self.import("arint.openapi", "Element");
-        let mut text = format!("@dataclass(kw_only=True)\nclass {}(Element):\n", class.name);
+        if class.base.is_none() {
+            self.import("arint.openapi", "Element");
+        }
+        let base = class.base.as_deref().unwrap_or("Element");
+        let mut text = format!("@dataclass(kw_only=True)\nclass {}({base}):\n", class.name);
         let doc = class.doc.clone().unwrap_or_else(|| format!("`{}` of the document.", class.name));
         text.push_str(&docstring(&[doc], 4));
         text.push('\n');

@@ -64,7 +64,7 @@ const TAKEN: &[&str] = &[
     "Client",
     "ClientError",
     "Element",
-    "HTTPException",
+    "NotWritten",
     "Service",
     "as_json",
     "deep",

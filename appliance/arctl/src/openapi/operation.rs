@@ -78,6 +78,13 @@ pub(super) struct Operation {
     pub(super) answers: Vec<Option<Body>>,
 }
 
+impl Operation {
+    /// What a person calls it: method and path.
+    pub(super) fn what(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+}
+
 /// A place that has something to ask, and what was made of it.
 #[derive(Debug)]
 pub(super) struct Found {

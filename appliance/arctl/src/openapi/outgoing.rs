@@ -12,6 +12,7 @@ use super::document::{Document, Refused};
 use super::module::sealed;
 use super::operation::{Operation, Place};
 use super::plan::{Plan, operations};
+use super::server::{self, Server};
 use crate::enmasse::{Missing, Present};
 
 /// What the person who imports says.
@@ -36,7 +37,7 @@ pub struct Outgoing {
 /// Makes the plan; fails where there is no host, or no such scheme.
 pub fn outgoing(doc: &Document, said: &Outgoing, present: &Present) -> Result<Plan, String> {
     let mut plan = Plan::default();
-    let server = server(doc, said.host.as_deref())?;
+    let server = server::of(doc, said.host.as_deref())?;
     let mut operations = operations(doc, &mut plan);
     let security = security(doc, said, &operations, present, &mut plan)?;
     let path_parameter = free(&operations);
@@ -46,7 +47,7 @@ pub fn outgoing(doc: &Document, said: &Outgoing, present: &Present) -> Result<Pl
         if climbs {
             let refused =
                 Refused::new("its path has `.` or `..` as a part", "mend the path in the document");
-            plan.refuse(doc, &what(operation), &operation.place, refused);
+            plan.refuse(doc, &operation.what(), &operation.place, refused);
         }
         !climbs
     });
@@ -83,7 +84,7 @@ pub fn outgoing(doc: &Document, said: &Outgoing, present: &Present) -> Result<Pl
         }
         plan.take(
             doc,
-            &what(operation),
+            &operation.what(),
             &operation.place,
             vec![format!("{class}.{method}")],
             notes,
@@ -103,10 +104,6 @@ pub fn outgoing(doc: &Document, said: &Outgoing, present: &Present) -> Result<Pl
     Ok(plan)
 }
 
-fn what(operation: &Operation) -> String {
-    format!("{} {}", operation.method, operation.path)
-}
-
 /// A name for the connection's path parameter that no query uses.
 fn free(operations: &[Operation]) -> String {
     let queries = operations.iter().flat_map(|operation| &operation.parameters);
@@ -117,67 +114,6 @@ fn free(operations: &[Operation]) -> String {
         name.push('-');
     }
     name
-}
-
-/// Where a document's operations are.
-#[derive(Debug)]
-struct Server {
-    written: String,
-    host: String,
-    base: String,
-    notes: Vec<String>,
-}
-
-fn server(doc: &Document, given: Option<&str>) -> Result<Server, String> {
-    let mut notes = Vec::new();
-    let servers = doc.value.get("servers").and_then(Value::as_array).map_or(0, Vec::len);
-    let first = doc.text("/servers/0/url").unwrap_or("/").to_owned();
-    let mut url = first.clone();
-    for (name, _) in doc.fields("/servers/0/variables") {
-        let value =
-            doc.text(&format!("{}/default", super::document::join("/servers/0/variables", name)));
-        let value = value.unwrap_or_default();
-        if url.contains(&format!("{{{name}}}")) {
-            url = url.replace(&format!("{{{name}}}"), value);
-            notes.push(format!(
-                "`{{{name}}}` of the address is `{value}`; `--host` gives another one"
-            ));
-        }
-    }
-    if servers > 1 && given.is_none() {
-        notes.push(format!("it is the first of {servers}; `--host` gives another one"));
-    }
-    let base_of = |url: &str| {
-        let (_, rest) = url.split_once("://").unwrap_or(("", url));
-        let at = if url.contains("://") { rest.find('/').unwrap_or(rest.len()) } else { 0 };
-        rest.get(at..).unwrap_or_default().trim_end_matches('/').to_owned()
-    };
-    let host_of = |url: &str| {
-        let (scheme, rest) = url.split_once("://")?;
-        let authority = rest.split('/').next().unwrap_or_default();
-        Some(format!("{scheme}://{authority}"))
-    };
-    if let Some(given) = given {
-        let host = host_of(given).ok_or_else(|| {
-            format!(
-                "`{}` is no host: something like `https://api.example.com` was expected",
-                given.escape_debug()
-            )
-        })?;
-        let own = base_of(given);
-        let base = if own.is_empty() { base_of(&url) } else { own };
-        notes.push(format!("the document has `{first}`"));
-        return Ok(Server { written: given.to_owned(), host, base, notes });
-    }
-    let host = host_of(&url).ok_or_else(|| {
-        format!(
-            "{} line {}: the document's server is `{}`, which has no host; say where it is with `--host https://…`",
-            doc.file,
-            doc.line("/servers/0/url"),
-            first.escape_debug()
-        )
-    })?;
-    Ok(Server { base: base_of(&url), written: first, host, notes })
 }
 
 fn connection(

@@ -76,7 +76,7 @@ impl Plan {
         ));
     }
 
-    /// Plans an object; the fields go over those that the box has under this name.
+    /// Plans an object; the fields go over those that the box has under this name, and what is null goes away.
     pub(super) fn put(
         &mut self,
         present: &Present,
@@ -110,6 +110,7 @@ impl Plan {
             None => Map::new(),
         };
         spec.extend(fields);
+        spec.retain(|_, value| !value.is_null());
         let spec = Value::Object(spec);
         Spec::parse(kind, name, spec.clone()).map_err(|err| {
             Refused::new(err.to_string(), "change the document, or apply the object by hand")

@@ -29,6 +29,8 @@ pub(super) struct Field {
 #[derive(Debug, Clone)]
 pub(super) struct Class {
     pub(super) name: String,
+    /// The class whose elements it has as well.
+    pub(super) base: Option<String>,
     pub(super) doc: Option<String>,
     pub(super) fields: Vec<Field>,
 }
@@ -283,7 +285,7 @@ impl<'d> Schemas<'d> {
         let at = self.classes.len();
         let doc = self.doc.text(&format!("{place}/description"));
         let doc = doc.or_else(|| self.doc.text(&format!("{place}/title"))).map(ToOwned::to_owned);
-        self.classes.push(Class { name: name.clone(), doc, fields: Vec::new() });
+        self.classes.push(Class { name: name.clone(), base: None, doc, fields: Vec::new() });
         let mut used = Names::default();
         let mut fields = Vec::new();
         for (key, (place, is_required)) in ordered {
@@ -299,6 +301,17 @@ impl<'d> Schemas<'d> {
         if let Some(class) = self.classes.get_mut(at) {
             class.fields = fields;
         }
+    }
+
+    /// The names of a class's elements; None where the name is that of no class.
+    pub(super) fn elements(&self, name: &str) -> Option<Vec<String>> {
+        let class = self.classes.iter().find(|class| class.name == name)?;
+        Some(class.fields.iter().map(|field| field.key.clone()).collect())
+    }
+
+    /// Adds a class of fields that no schema has.
+    pub(super) fn add(&mut self, class: Class) {
+        self.classes.push(class);
     }
 
     /// The classes, and the aliases, each behind those it is made of.

@@ -75,6 +75,62 @@ fn a_document_of_3_1_becomes_a_connection_and_a_client() {
     check("parcels.json", "client", &plan);
 }
 
+fn served(name: &str) -> Channels {
+    Channels { module: name.to_owned(), ..Channels::default() }
+}
+
+#[test]
+fn a_document_of_3_0_becomes_channels_and_services() {
+    let plan = channels::channels(&doc("petstore.yaml"), &served("petstore"), &Present::new());
+    check("petstore.yaml", "channels", &plan);
+}
+
+#[test]
+fn a_document_of_3_1_becomes_channels_and_services() {
+    let plan = channels::channels(&doc("parcels.json"), &served("parcels"), &Present::new());
+    check("parcels.json", "channels", &plan);
+}
+
+#[test]
+fn a_channel_without_its_credentials_is_not_made() {
+    let text = "openapi: 3.0.0\nsecurity: [{o: []}]\npaths:\n  /a:\n    get: {responses: {}}\n  /b:\n    get: {security: [{}], responses: {}}\ncomponents:\n  securitySchemes:\n    o: {type: openIdConnect}\n";
+    let doc = Document::read("d.yaml", text).unwrap();
+    let plan = channels::channels(&doc, &served("m"), &Present::new());
+    let names: Vec<&str> = plan.objects.iter().map(|planned| planned.name.as_str()).collect();
+    assert_eq!(names, ["m.get-b"]);
+    assert_eq!(
+        plan.told[0].why.as_deref(),
+        Some("it asks for `o`, which was not taken, and without it would be open to all")
+    );
+    assert_eq!(
+        plan.warnings,
+        ["open to all is `m.get-b`, because the document asks for no credentials there"]
+    );
+    let said = Channels { security: Some("partners".to_owned()), ..served("m") };
+    let plan = channels::channels(&doc, &said, &Present::new());
+    assert_eq!(plan.objects[0].spec["security"], json!(["partners"]));
+    assert_eq!(plan.objects[1].spec["security"], json!([]));
+}
+
+#[test]
+fn what_an_admin_has_set_on_a_channel_stays_and_what_the_document_drops_goes() {
+    let there = json!({
+        "url_path": "/old", "service": "x", "data_format": "json", "security": ["mine"],
+        "timeout_ms": 5, "response_schema": {"type": "object"},
+    });
+    let present =
+        Present::from([((arapi::Kind::Channel, "petstore.delete-pet".to_owned()), there)]);
+    let plan = channels::channels(&doc("petstore.yaml"), &served("petstore"), &present);
+    let one = plan.objects.iter().find(|planned| planned.name.as_str() == "petstore.delete-pet");
+    assert_eq!(
+        one.unwrap().spec,
+        json!({
+            "url_path": "/api/v3/pet/{petId}", "method": "DELETE", "service": "petstore.delete-pet",
+            "data_format": "json", "match_slash": false, "security": ["mine"], "timeout_ms": 5,
+        })
+    );
+}
+
 #[track_caller]
 fn refused(text: &str, expected: &str) {
     assert_eq!(Document::read("d.yaml", text).unwrap_err().to_string(), expected);

@@ -190,6 +190,24 @@ def test_answers_are_what_the_document_says(shop: Any) -> None:
     assert core.call("shop.steps").json() == [True, True, True, "yes"]
 
 
+def test_services_that_are_to_be_filled_in_say_so(deploy: Any) -> None:
+    """501 with where, once the input is what the document says."""
+    core = deploy(**{name: (GOLDEN / f"{name}.py").read_text() for name in ("petstore_channels", "parcels_channels")})
+    assert core.failed is None, core.failed
+    services = {service["name"]: service for service in core.ready["services"]}
+    assert {"petstore.get-pet-by-id", "parcels.list", "parcels.post-parcels-id-cancel"} <= services.keys()
+    result = core.call("petstore.get-pet-by-id", b'{"petId": 7}')
+    assert result.meta["status"] == 501
+    assert result.error is not None
+    assert result.error["details"] == (
+        "service `petstore.get-pet-by-id` is not written yet: fill in `handle` of class `GetPetById` "
+        "in module `petstore_channels`, and deploy it"
+    )
+    result = core.call("petstore.get-pet-by-id", b'{"petId": "x"}')
+    assert result.error is not None
+    assert result.error["type"] == "ModelValidationError"
+
+
 @pytest.mark.parametrize(
     ("pet", "told"),
     [

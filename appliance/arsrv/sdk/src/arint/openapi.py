@@ -1,4 +1,4 @@
-"""What the clients stand on that `arctl import-openapi` writes: calls by the document, and what is sent and answered.
+"""What the modules stand on that `arctl import-openapi` writes: clients, and services that are to be filled in.
 
 A client is made for one request of a service and calls through an outgoing REST
 connection of the box, which has the address and the credentials:
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 from urllib.parse import urlencode
 
 from arint import jsons
-from arint.errors import ModelValidationError
+from arint.errors import HTTPException, ModelValidationError
 from arint.model import Model, convert
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from arint.service import Service
 
-__all__ = ["Client", "ClientError", "Element", "as_json", "deep", "joined"]
+__all__ = ["Client", "ClientError", "Element", "NotWritten", "as_json", "deep", "joined"]
 
 _PARAMETER = re.compile(r"\{([^{}]+)\}")
 
@@ -40,6 +40,17 @@ class Element(Model):
             if item.default is None and getattr(self, name, None) is None:
                 made.pop(item.metadata.get("name", name), None)
         return made
+
+
+class NotWritten(HTTPException):
+    """501: a service that was made of a document does nothing yet."""
+
+    status = 501
+
+    def __init__(self, service: Service) -> None:
+        kind = type(service)
+        where = f"`handle` of class `{kind.__name__}` in module `{kind.__module__}`"
+        super().__init__(service.cid, f"service `{service.name}` is not written yet: fill in {where}, and deploy it")
 
 
 class ClientError(Exception):
