@@ -39,7 +39,7 @@ pub fn channels(doc: &Document, said: &Channels, present: &Present) -> Plan {
     let mut services: Vec<(Service<'_>, String, Vec<String>)> = Vec::new();
     let mut open = Vec::new();
     for (operation, name) in skeleton::names(&said.module, &taken) {
-        let mut notes = Vec::new();
+        let mut notes = operation.notes.clone();
         let made = security(doc, said, operation, &mut known, present, &mut plan, &mut notes);
         let made = made.and_then(|security| {
             let (path, renamed) = path(base, &operation.path, &mut notes)?;
@@ -269,7 +269,8 @@ fn fields(
         let (schema, told) = json_schema::schema(doc, place, "readOnly");
         let is_optional = body.is_some_and(|body| !body.is_required);
         match schema {
-            Some(_) if data_format == "none" => {}
+            // Forms are checked by the service's input, files by nobody.
+            Some(_) if matches!(data_format, "none" | "form") => {}
             Some(_) if data_format != "json" => notes.push(format!(
                 "its body is not JSON (`data_format: {data_format}`), and is not checked"
             )),

@@ -87,7 +87,17 @@ pub(crate) async fn import(api: &Api, args: &ImportOpenapi, json: bool) -> Resul
         }
     }
     let mut warnings = plan.warnings.clone();
-    warnings.extend(answer.iter().flat_map(|answer| answer.warnings.clone()));
+    let of_box = answer.iter().flat_map(|answer| answer.warnings.clone());
+    // One for each channel would hide the others: what is not deployed yet is in the module.
+    let (open, others): (Vec<_>, Vec<_>) =
+        of_box.partition(|told| told.contains("is not deployed"));
+    warnings.extend(others);
+    if !open.is_empty() {
+        let (count, file) = (open.len(), path.display());
+        warnings.push(format!(
+            "{count} of the channels answer 404 until their services are deployed (`arctl deploy {file}`)"
+        ));
+    }
     let report = Report {
         dry_run: args.dry_run,
         items: &plan.told,

@@ -79,10 +79,16 @@ fn scheme(name: &str, place: &str, value: &Value, way: Way) -> Result<Scheme, Re
             "let the service give it as a parameter, or ask the other side for a header",
         )),
         ("apiKey", _, Way::In) => Err(Refused::new(
-            format!(
-                "it is a key in a {}, which ends up in logs; channels take keys in headers",
-                text("in").escape_debug()
-            ),
+            match text("in") {
+                "query" => {
+                    "it is a key in a query, which ends up in logs; channels take keys in headers"
+                        .to_owned()
+                }
+                other => format!(
+                    "it is a key in a {}; channels take keys in headers",
+                    other.escape_debug()
+                ),
+            },
             own("type: api_key"),
         )),
         ("oauth2", _, Way::Out) => {
@@ -147,4 +153,58 @@ pub(super) fn best<'a>(
     let count = |scheme: &Scheme| counts.get(scheme.name.as_str()).copied().unwrap_or(0);
     // Of those that serve the same number the first: `max_by_key` would give the last.
     schemes.iter().rev().max_by_key(|scheme| count(scheme)).filter(|scheme| count(scheme) > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(written: Value, way: Way, expected: Result<Value, &str>) {
+        let text = json!({"openapi": "3.1.0", "components": {"securitySchemes": {"s": written}}});
+        let doc = Document::read("d.yaml", &text.to_string()).unwrap();
+        let found = schemes(&doc, way).remove(0).scheme;
+        let found = found.map(|scheme| scheme.spec).map_err(|refused| refused.why);
+        assert_eq!(found, expected.map_err(ToOwned::to_owned));
+    }
+
+    #[test]
+    fn schemes_become_securities_or_say_why_not() {
+        let basic = json!({"type": "http", "scheme": "Basic"});
+        check(basic, Way::In, Ok(json!({"type": "basic"})));
+        let bearer = json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT"});
+        check(bearer.clone(), Way::Out, Ok(json!({"type": "bearer"})));
+        let told = "its tokens are JSON Web Tokens, and the document does not say of which issuer";
+        check(bearer, Way::In, Err(told));
+        let key = json!({"type": "apiKey", "in": "header", "name": "X-K"});
+        check(key, Way::Out, Ok(json!({"type": "api_key", "header": "X-K"})));
+        let cookie = json!({"type": "apiKey", "in": "cookie", "name": "k"});
+        check(
+            cookie.clone(),
+            Way::In,
+            Err("it is a key in a cookie; channels take keys in headers"),
+        );
+        check(
+            cookie,
+            Way::Out,
+            Err("it is a key in a cookie, and connections present keys in headers"),
+        );
+        let flow = json!({"tokenUrl": "https://h/token", "scopes": {"b": "", "a": ""}});
+        let oauth = json!({"type": "oauth2", "flows": {"clientCredentials": flow}});
+        let spec =
+            json!({"type": "oauth", "auth_endpoint": "https://h/token", "scopes": ["a", "b"]});
+        check(oauth.clone(), Way::Out, Ok(spec));
+        let told =
+            "its tokens come from elsewhere, and the document does not say how they are checked";
+        check(oauth, Way::In, Err(told));
+        let person = json!({"type": "oauth2", "flows": {"implicit": {}}});
+        check(person, Way::Out, Err("it asks for a person in a browser"));
+        let certificate = json!({"type": "mutualTLS"});
+        check(certificate, Way::Out, Err("it is a client's certificate, which no document holds"));
+        check(
+            json!({"type": "http", "scheme": "hoba"}),
+            Way::Out,
+            Err("`http hoba` is not known here"),
+        );
+    }
 }

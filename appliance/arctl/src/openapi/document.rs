@@ -14,6 +14,8 @@ use crate::yaml::{Node, YamlError, nodes};
 
 /// Longest document, bytes.
 const LONGEST: usize = 16 * 1024 * 1024;
+/// Most operations in one document.
+const MOST_OPERATIONS: usize = 5000;
 /// Most references that lead to one another.
 const MOST_HOPS: usize = 32;
 /// Where everything else is told of in one sentence.
@@ -104,6 +106,15 @@ impl Document {
             }
         }
         let document = Self { file: file.to_owned(), is_3_0: is("3.0"), lines, value };
+        let paths = document.value.get("paths").and_then(Value::as_object);
+        let count: usize =
+            paths.into_iter().flatten().filter_map(|(_, path)| Some(path.as_object()?.len())).sum();
+        if count > MOST_OPERATIONS {
+            let told = format!(
+                "it has {count} operations, and {MOST_OPERATIONS} are the most; import a part of it"
+            );
+            return Err(fault(document.line("/paths"), told));
+        }
         if let Some((pointer, to)) = foreign(&document.value, String::new()) {
             let told = format!(
                 "`$ref` leads to `{}`, which is another document, and nothing is fetched; {BUNDLE}",

@@ -38,14 +38,26 @@ pub(super) fn schema(
     place: &str,
     not_sent: &'static str,
 ) -> (Option<Value>, Vec<String>) {
-    let mut maker =
-        Maker { doc, not_sent, names: BTreeMap::new(), open: Vec::new(), notes: BTreeSet::new() };
+    let mut maker = Maker {
+        doc,
+        not_sent,
+        names: BTreeMap::new(),
+        used: BTreeSet::new(),
+        open: Vec::new(),
+        notes: BTreeSet::new(),
+    };
     let Some(written) = doc.value.pointer(place) else { return (None, Vec::new()) };
     let mut made = maker.convert(written);
     let mut definitions = Map::new();
+    let mut length = 0;
     while let Some((place, name)) = maker.open.pop() {
+        // What is too large already need not be made to its end.
+        if length > LARGEST {
+            break;
+        }
         let definition =
             doc.value.pointer(&place).map_or(Value::Bool(true), |found| maker.convert(found));
+        length += definition.to_string().len();
         definitions.insert(name, definition);
     }
     let mut notes: Vec<String> = maker.notes.into_iter().collect();
@@ -56,10 +68,9 @@ pub(super) fn schema(
     if is_open {
         return (None, notes);
     }
-    let length = made.to_string().len();
-    if length > LARGEST {
+    if made.to_string().len() > LARGEST {
         notes = vec![format!(
-            "its schema has {length} bytes, more than the {LARGEST} that a channel takes, and is left out"
+            "its schema has more than the {LARGEST} bytes that a channel takes, and is left out"
         )];
         return (None, notes);
     }
@@ -71,6 +82,7 @@ struct Maker<'d> {
     not_sent: &'static str,
     /// Names of definitions by place.
     names: BTreeMap<String, String>,
+    used: BTreeSet<String>,
     /// Those that are to be made yet.
     open: Vec<(String, String)>,
     notes: BTreeSet<String>,
@@ -153,7 +165,7 @@ impl Maker<'_> {
         let wanted: String = last.chars().map(fits).collect();
         let mut name = wanted.clone();
         let mut count = 1;
-        while self.names.values().any(|known| *known == name) {
+        while !self.used.insert(name.clone()) {
             count += 1;
             name = format!("{wanted}.{count}");
         }

@@ -78,7 +78,8 @@ impl Module {
         if !body.is_empty() {
             parts.push(body.to_owned());
         }
-        format!("{}\n\n{}", self.head(), parts.join("\n\n"))
+        parts.insert(0, self.head());
+        parts.join("\n\n")
     }
 
     fn class(&mut self, class: &Class) -> String {

@@ -1,6 +1,6 @@
 //! Names of a document as names of Python's: classes, methods, parameters and elements that no other has.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// What no name may be: words of Python, and what generated modules use beside what they define.
 const TAKEN: &[&str] = &[
@@ -77,27 +77,29 @@ const TAKEN: &[&str] = &[
 const OF_MODELS: &[&str] =
     &["after_created", "clone", "from_dict", "from_json", "get", "to_dict", "to_json"];
 
-/// Names in use.
+/// Names in use, each with the number that was tried last to make another one of it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Names(BTreeSet<String>);
+pub(super) struct Names(BTreeMap<String, u32>);
 
 impl Names {
     /// A name that nothing has, as near as possible to the one that is wanted.
     pub(super) fn take(&mut self, wanted: &str) -> String {
-        let mut name =
-            if TAKEN.contains(&wanted) { format!("{wanted}_") } else { wanted.to_owned() };
-        let mut count = 1;
-        while !self.0.insert(name.clone()) {
+        let first = if TAKEN.contains(&wanted) { format!("{wanted}_") } else { wanted.to_owned() };
+        let mut name = first.clone();
+        let mut count = self.0.get(&name).copied().unwrap_or(1);
+        while self.0.contains_key(&name) {
             count += 1;
             let gap = if wanted.ends_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
             name = format!("{wanted}{gap}{count}");
         }
+        self.0.insert(first, count);
+        self.0.insert(name.clone(), 1);
         name
     }
 
     /// Whether something has this name.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.0.contains(name)
+        self.0.contains_key(name)
     }
 
     /// An element's name, which stays what it is where Python and Models allow it.
@@ -106,8 +108,9 @@ impl Names {
             && wanted.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         let name = if is_name { wanted.to_owned() } else { snake(wanted) };
         // A word of Python's own grammar that is no keyword is a good name here.
-        if name == "type" || name == "timeout" || name == "body" || name == "result" {
-            return if self.0.insert(name.clone()) { name } else { self.take(&format!("{name}_")) };
+        if matches!(name.as_str(), "type" | "timeout" | "body" | "result") {
+            let is_free = self.0.insert(name.clone(), 1).is_none();
+            return if is_free { name } else { self.take(&format!("{name}_")) };
         }
         let hides = OF_MODELS.contains(&name.as_str());
         self.take(&if hides { format!("{name}_") } else { name })
@@ -191,9 +194,11 @@ mod tests {
     #[test]
     fn no_two_have_the_same_name_and_none_is_a_word_of_python() {
         let mut names = Names::default();
-        let given: Vec<String> =
-            ["Pet", "Pet", "Pet2", "class", "class"].iter().map(|name| names.take(name)).collect();
-        assert_eq!(given, ["Pet", "Pet2", "Pet2_2", "class_", "class2"]);
+        let given: Vec<String> = ["Pet", "Pet", "Pet2", "Pet", "class", "class"]
+            .iter()
+            .map(|name| names.take(name))
+            .collect();
+        assert_eq!(given, ["Pet", "Pet2", "Pet2_2", "Pet3", "class_", "class2"]);
         let mut names = Names::default();
         let given: Vec<String> = ["petId", "x-rate", "type", "get", "list"]
             .iter()

@@ -74,6 +74,8 @@ pub(super) struct Operation {
     pub(super) is_deprecated: bool,
     pub(super) parameters: Vec<Parameter>,
     pub(super) body: Option<Body>,
+    /// What of it is left out, one sentence each.
+    pub(super) notes: Vec<String>,
     /// The bodies of its good answers; None is an answer without one.
     pub(super) answers: Vec<Option<Body>>,
 }
@@ -132,8 +134,8 @@ fn operation(
     place: &str,
 ) -> Result<Operation, Refused> {
     for at in [place, around] {
-        let servers = doc.value.pointer(&format!("{at}/servers")).and_then(Value::as_array);
-        if servers.is_some_and(|servers| !servers.is_empty()) {
+        let own = doc.text(&format!("{at}/servers/0/url"));
+        if own.is_some() && own != super::server::written(doc) {
             return Err(Refused::new(
                 "it has `servers` of its own",
                 "import it from a document of its own, in which they are the servers of all",
@@ -190,9 +192,19 @@ fn operation(
         is_deprecated: doc.value.pointer(&format!("{place}/deprecated"))
             == Some(&Value::Bool(true)),
         parameters,
+        notes: callbacks(doc, place),
         body: body(doc, place)?,
         answers: answers(doc, place)?,
     })
+}
+
+fn callbacks(doc: &Document, place: &str) -> Vec<String> {
+    let all = doc.fields(&format!("{place}/callbacks"));
+    let each = all.into_iter().map(|(name, _)| {
+        let name = name.escape_debug();
+        format!("its callback `{name}`, a request that comes later, is left out: make a channel or a call for it by hand")
+    });
+    each.collect()
 }
 
 /// The names between the braces of a path.

@@ -62,7 +62,7 @@ pub fn outgoing(doc: &Document, said: &Outgoing, present: &Present) -> Result<Pl
     let (text, methods) = client::client(&wanted);
     let class = client::class_name(&said.name);
     for (operation, method) in operations.iter().zip(methods) {
-        let mut notes = Vec::new();
+        let mut notes = operation.notes.clone();
         let ways = asked(doc, operation);
         let opens = |way: &std::collections::BTreeSet<String>| match &security {
             Some(Presented { scheme: Some(scheme), .. }) => way.iter().all(|name| name == scheme),

@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** time and text are in proportion to the document, however its references lead to one another.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
@@ -13,6 +14,8 @@ use super::document::{Document, join, target};
 use super::names::{Names, pascal};
 use super::types::{Type, quoted};
 
+/// Most elements of all classes together.
+const MOST_ELEMENTS: usize = 200_000;
 /// How deep schemas may contain each other where they have no name.
 const DEEPEST: usize = 64;
 
@@ -56,6 +59,8 @@ pub(super) struct Schemas<'d> {
     aliases: Vec<Alias>,
     /// Values by which a class is told apart from others, by class and element.
     told_apart: BTreeMap<(String, String), BTreeSet<String>>,
+    /// How many elements there may be yet.
+    left: Cell<usize>,
 }
 
 /// An object's properties by name: where each is, and whether it has to be there.
@@ -74,6 +79,7 @@ impl<'d> Schemas<'d> {
             classes: Vec::new(),
             aliases: Vec::new(),
             told_apart: BTreeMap::new(),
+            left: Cell::new(MOST_ELEMENTS),
         };
         let components = "/components/schemas";
         let all = doc.fields(components);
@@ -271,6 +277,8 @@ impl<'d> Schemas<'d> {
         }
         let own = format!("{place}/properties");
         for (name, _) in self.doc.fields(&own) {
+            let Some(left) = self.left.get().checked_sub(1) else { return };
+            self.left.set(left);
             properties.insert(name.clone(), (join(&own, name), false));
         }
         let names = schema.get("required").and_then(Value::as_array);

@@ -13,11 +13,20 @@ pub(super) struct Server {
     pub(super) notes: Vec<String>,
 }
 
+/// The address of the first server; where the document has none, of the first path that has one.
+pub(super) fn written(doc: &Document) -> Option<&str> {
+    let of_paths = || {
+        let paths = doc.value.get("paths").and_then(Value::as_object);
+        paths.into_iter().flatten().find_map(|(_, path)| path.pointer("/servers/0/url")?.as_str())
+    };
+    doc.text("/servers/0/url").or_else(of_paths)
+}
+
 /// The first server, with what a person says instead; fails where there is no host.
 pub(super) fn of(doc: &Document, given: Option<&str>) -> Result<Server, String> {
     let mut notes = Vec::new();
     let servers = doc.value.get("servers").and_then(Value::as_array).map_or(0, Vec::len);
-    let first = doc.text("/servers/0/url").unwrap_or("/").to_owned();
+    let first = written(doc).unwrap_or("/").to_owned();
     let mut url = first.clone();
     for (name, _) in doc.fields("/servers/0/variables") {
         let value = doc.text(&format!("{}/default", join("/servers/0/variables", name)));

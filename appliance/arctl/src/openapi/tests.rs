@@ -160,6 +160,11 @@ fn what_is_no_document_of_3_0_or_3_1_is_refused_with_what_to_do() {
         "{\"openapi\": \"3.0.0\",\n \"paths\": {}, \"paths\": {}}",
         "d.yaml line 2: duplicate key `paths`",
     );
+    let many: String = (0..5001).map(|number| format!("  /{number}: {{get: {{}}}}\n")).collect();
+    refused(
+        &format!("openapi: 3.0.0\npaths:\n{many}"),
+        "d.yaml line 2: it has 5001 operations, and 5000 are the most; import a part of it",
+    );
     let long = format!("openapi: 3.0.0\n# {}\n", "x".repeat(16 * 1024 * 1024));
     refused(&long, "d.yaml line 1: it is longer than the 16777216 bytes that are read");
 }
@@ -203,6 +208,21 @@ fn references_in_circles_and_explosions_end() {
         told.why.as_deref(),
         Some("the references from `#/paths/~1a/get/parameters/0` lead in a circle")
     );
+}
+
+#[test]
+fn callbacks_and_servers_of_paths_are_told_of() {
+    let plan = planned(
+        "openapi: 3.0.0\nservers: [{url: 'https://h/v1'}]\npaths:\n  /a:\n    servers: [{url: 'https://h/v1'}]\n    get: {callbacks: {later: {}}}\n  /b:\n    servers: [{url: 'https://other'}]\n    get: {}\n",
+    );
+    let told = |what: &str| plan.told.iter().find(|told| told.what == what).unwrap();
+    assert_eq!(
+        told("GET /a").notes,
+        [
+            "its callback `later`, a request that comes later, is left out: make a channel or a call for it by hand"
+        ]
+    );
+    assert_eq!(told("GET /b").why.as_deref(), Some("it has `servers` of its own"));
 }
 
 #[test]
@@ -259,7 +279,110 @@ fn no_secret_is_in_what_is_told_written_or_printed() {
 }
 
 #[test]
-fn no_document_makes_it_panic_or_write_what_is_no_python() {
+fn whatever_things_are_called_what_is_written_is_python() {
+    let names = [
+        "Pet",
+        "pet",
+        "class",
+        "None",
+        "get",
+        "list",
+        "1st",
+        "a b",
+        "x-\u{e9}",
+        "\"\"\"",
+        "'",
+        "\\",
+        "a\nb",
+        "\u{202e}x",
+        "__x",
+        "_",
+        "",
+        "datetime",
+        "UUID",
+        "Literal",
+        "self",
+        "body",
+        "result",
+        "dict",
+        "type",
+        "Element",
+        "{x}",
+        "/",
+        "~1",
+        "#",
+        "%7Bx%7D",
+        "$ref",
+    ];
+    let mut state = 11u64;
+    let mut pick = |from: &[&str]| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        from[usize::try_from(state >> 33).unwrap() % from.len()].to_owned()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..150 {
+        let mut schemas = serde_json::Map::new();
+        let mut paths = serde_json::Map::new();
+        for _ in 0..6 {
+            let mut properties = serde_json::Map::new();
+            for _ in 0..4 {
+                let kind = match pick(&["ref", "object", "enum", "date", "map", "union"]).as_str() {
+                    "ref" => {
+                        json!({"$ref": format!("#/components/schemas/{}", pick(&["Pet", "pet", "class", "None"]))})
+                    }
+                    "object" => {
+                        json!({"type": "object", "properties": {pick(&names): {"format": "date", "type": "string"}}})
+                    }
+                    "enum" => json!({"enum": [pick(&names), 5, null], "description": pick(&names)}),
+                    "date" => {
+                        json!({"type": ["string", "null"], "format": pick(&["date-time", "uuid", "binary"])})
+                    }
+                    "map" => {
+                        json!({"additionalProperties": {"type": "array", "items": {"type": "boolean"}}})
+                    }
+                    _ => {
+                        json!({"oneOf": [{"$ref": "#/components/schemas/Pet"}, {"type": "integer"}], "discriminator": {"propertyName": pick(&names)}})
+                    }
+                };
+                properties.insert(pick(&names), kind);
+            }
+            let required = [pick(&names), pick(&names)];
+            schemas.insert(pick(&names), json!({"properties": properties, "required": required, "description": pick(&names)}));
+            let parameter = |name: String, place: String| json!({"name": name, "in": place, "schema": {"$ref": "#/components/schemas/Pet"}});
+            let operation = json!({
+                "operationId": pick(&names), "summary": pick(&names), "description": pick(&names),
+                "parameters": [parameter("b".to_owned(), "path".to_owned()), parameter(pick(&names), pick(&["query", "header", "cookie"]))],
+                "requestBody": {"content": {pick(&["application/json", "multipart/form-data", "text/x'\n"]): {"schema": {"$ref": "#/components/schemas/pet"}}}},
+                "responses": {"200": {"content": {"application/json": {"schema": {"properties": {pick(&names): {}}}}}}},
+            });
+            paths.insert(
+                format!("/a/{{b}}/{}", pick(&names).replace(['{', '}'], "")),
+                json!({"post": operation}),
+            );
+        }
+        let text = json!({
+            "openapi": "3.1.0", "info": {"title": pick(&names), "description": pick(&names)},
+            "paths": paths, "components": {"schemas": schemas},
+        });
+        let doc = Document::read(&pick(&["d.yaml", "\"\"\".yaml", "a\\.yaml"]), &text.to_string())
+            .unwrap();
+        let said = Outgoing { host: Some("https://h".to_owned()), ..said("api") };
+        let client = outgoing::outgoing(&doc, &said, &Present::new()).unwrap().module;
+        let services = channels::channels(&doc, &served("api"), &Present::new()).module;
+        std::fs::write(folder.path().join(format!("m{round}_client.py")), client).unwrap();
+        std::fs::write(folder.path().join(format!("m{round}.py")), services).unwrap();
+    }
+    let compiled = std::process::Command::new("python3")
+        .args(["-W", "error", "-m", "compileall", "-q"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&compiled.stdout);
+    assert!(compiled.status.success(), "{told}{}", String::from_utf8_lossy(&compiled.stderr));
+}
+
+#[test]
+fn no_document_makes_it_panic() {
     let parts = [
         "$ref",
         ": ",

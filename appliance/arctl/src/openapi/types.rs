@@ -201,7 +201,9 @@ pub(super) fn docstring(paragraphs: &[String], indent: usize) -> String {
             text.push('\n');
         }
     }
-    let end = if lines.len() > 1 { format!("\n{blanks}") } else { String::new() };
+    // A quote at the end would run into the closing ones.
+    let is_short = lines.len() == 1 && !text.ends_with('"');
+    let end = if is_short { String::new() } else { format!("\n{blanks}") };
     format!("{blanks}\"\"\"{text}{end}\"\"\"\n")
 }
 
@@ -209,9 +211,7 @@ pub(super) fn docstring(paragraphs: &[String], indent: usize) -> String {
 pub(super) fn plain(text: &str) -> String {
     let kept = text.chars().filter(|c| *c == '\n' || !is_hidden(*c));
     let text: String = kept.collect();
-    let text = text.replace('\\', "\\\\").replace("\"\"\"", "'''");
-    // A quote at the end would run into the closing ones.
-    if text.ends_with('"') { format!("{text} ") } else { text }
+    text.replace('\\', "\\\\").replace("\"\"\"", "'''")
 }
 
 fn wrap(line: &str, width: usize, into: &mut Vec<String>) {
@@ -253,5 +253,7 @@ mod tests {
         assert_eq!(quoted("it's\n\\\u{202e}"), "'it\\'s\\n\\\\\\U0000202e'");
         let doc = docstring(&["a \"\"\" b \\".to_owned(), "say \"yes\"".to_owned()], 4);
         assert_eq!(doc, "    \"\"\"a ''' b \\\\\n\n    say \"yes\"\n    \"\"\"\n");
+        let doc = docstring(&["say \"yes\"".to_owned()], 0);
+        assert_eq!(doc, "\"\"\"say \"yes\"\n\"\"\"\n");
     }
 }
