@@ -1,6 +1,7 @@
 //! The integrator core's control interface (`arsrv.sock`).  Requests of users do not come this way:
 //! they come from the balancer on `arsrv-http.sock`.
 
+pub use crate::profile::{Profile, ProfileFrame, ProfileRequest, ProfileStack, ProfiledWorker};
 use std::path::Path;
 
 use schemars::JsonSchema;
@@ -423,6 +424,11 @@ impl Client {
     /// `POST /v1/invoke`.
     pub async fn invoke(&self, request: &InvokeRequest) -> Result<InvokeResponse, ClientError> {
         self.0.post("/v1/invoke", request).await
+    }
+
+    /// `POST /v1/profile`; takes as long as `seconds` says, and a little longer.
+    pub async fn profile(&self, request: &ProfileRequest) -> Result<Profile, ClientError> {
+        self.0.post("/v1/profile", request).await
     }
 
     /// `POST /v1/access`; fails with code `not_found` where the question names what does not exist.

@@ -22,6 +22,7 @@ pub mod logs;
 pub mod messages;
 pub mod names;
 pub mod objects;
+mod profile;
 pub mod trace;
 
 pub use client::{ClientError, UnixClient};

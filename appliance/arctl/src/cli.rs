@@ -182,6 +182,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "MS")]
         timeout_ms: Option<u64>,
     },
+    /// Look for some seconds at what services are doing, and say where their time goes
+    Profile(ProfileArgs),
     /// Ping what an outgoing connection leads to
     Ping {
         /// The connection
@@ -308,6 +310,39 @@ pub(crate) struct DevArgs {
     /// Work on the box that you are logged in to, not on a node of your own; `--server` implies it
     #[arg(long)]
     pub(crate) on_box: bool,
+}
+
+/// What is looked at, and how it is shown.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ProfileArgs {
+    /// The service; default: all
+    pub(crate) service: Option<String>,
+    /// For how long, 1 to 120
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=120))]
+    pub(crate) seconds: u32,
+    /// How often, times a second, 1 to 1000
+    #[arg(long, value_name = "HZ", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rate: u32,
+    /// Only this worker, for example default-3 (see `arctl status`); default: all
+    #[arg(long, value_name = "NAME")]
+    pub(crate) worker: Option<String>,
+    /// How to show it
+    #[arg(short, long, value_enum, default_value_t = ProfileForm::Text)]
+    pub(crate) format: ProfileForm,
+    /// Write it to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// How a profile is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileForm {
+    /// Tables of functions
+    Text,
+    /// One stack a line, for flame graphs
+    Collapsed,
+    /// A file for speedscope
+    Speedscope,
 }
 
 /// How objects are shown.

@@ -20,8 +20,8 @@ use crate::out::{self, Table, moment};
 use crate::pin::{Pinned, Trust, parse_fingerprint};
 use crate::yaml::{self, Document};
 use crate::{
-    dev, enmasse, messages, network, new, openapi, packages, people, prompt, services, system,
-    trace, update, watch,
+    dev, enmasse, messages, network, new, openapi, packages, people, profile, prompt, services,
+    system, trace, update, watch,
 };
 
 /// Where the box is if nothing says otherwise.
@@ -181,6 +181,7 @@ async fn on_box(api: &Api, command: Command, json: bool) -> Result<(), Failure> 
         Command::Invoke { service, data, timeout_ms } => {
             services::invoke(api, &service, data.as_deref(), timeout_ms, json).await
         }
+        Command::Profile(args) => profile::profile(api, &args, json).await,
         Command::Ping { outgoing } => services::ping(api, &outgoing, json).await,
         Command::Logs { follow, cid, unit, level, tail } => {
             let query = arapi::logs::LogQuery { cid, unit, level, tail: Some(tail), follow };

@@ -24,6 +24,7 @@ mod out;
 mod packages;
 mod people;
 mod pin;
+mod profile;
 mod progress;
 mod prompt;
 mod services;

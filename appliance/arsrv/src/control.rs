@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arapi::arsrv::{
     AccessAnswer, AccessQuestion, CheckRequest, CheckVerdict, InvokeRequest, InvokeResponse,
-    PackagesView, PingResult, ResolveRequest, ResolveVerdict, Status, WheelInfo,
+    PackagesView, PingResult, Profile, ProfileRequest, ResolveRequest, ResolveVerdict, Status,
+    WheelInfo,
 };
 use arapi::error::ErrorCode;
 use arapi::messages::{MessagePage, MessageQuery};
@@ -60,6 +61,7 @@ pub const ROUTES: &[Route] = &[
     Route { method: Method::POST, path: "/v1/check", name: "sources_check" },
     Route { method: Method::POST, path: "/v1/wait/{revision}", name: "revision_wait" },
     Route { method: Method::POST, path: "/v1/invoke", name: "service_invoke" },
+    Route { method: Method::POST, path: "/v1/profile", name: "profile_take" },
     Route { method: Method::POST, path: "/v1/access", name: "access_check" },
     Route { method: Method::POST, path: "/v1/channels/{name}/messages", name: "channel_messages" },
     Route { method: Method::POST, path: "/v1/outgoing/{name}/ping", name: "outgoing_ping" },
@@ -105,6 +107,7 @@ pub fn router(control: Control) -> axum::Router {
             "sources_check" => post(sources_check),
             "revision_wait" => post(revision_wait),
             "service_invoke" => post(service_invoke),
+            "profile_take" => post(profile_take),
             "access_check" => post(access_check),
             "channel_messages" => post(channel_messages),
             "outgoing_ping" => post(outgoing_ping),
@@ -265,6 +268,13 @@ async fn service_invoke(
     };
     let cid = cid.to_string();
     Ok(Json(InvokeResponse { cid, status, content_type, body, body_base64, elapsed_ms }))
+}
+
+async fn profile_take(
+    State(control): State<Control>,
+    Body(request): Body<ProfileRequest>,
+) -> Answer<Profile> {
+    control.pool()?.profile(&request).await.map(Json)
 }
 
 async fn access_check(

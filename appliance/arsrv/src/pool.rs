@@ -11,6 +11,7 @@ mod group;
 mod keeper;
 mod later;
 mod launch;
+mod profile;
 mod requests;
 mod stats;
 mod table;
@@ -22,8 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use arapi::arsrv::{
-    CheckRequest, CheckVerdict, FoundService, PackagesView, ResolveRequest, ResolveVerdict,
-    ServiceStatus, WheelInfo, WorkerStatus,
+    CheckRequest, CheckVerdict, FoundService, PackagesView, Profile, ProfileRequest,
+    ResolveRequest, ResolveVerdict, ServiceStatus, WheelInfo, WorkerStatus,
 };
 use arapi::error::ErrorCode;
 use arapi::objects::Priority;
@@ -86,6 +87,8 @@ pub(crate) struct Inner {
     events: mpsc::UnboundedSender<Event>,
     warm: keeper::Warm,
     stopped: watch::Sender<bool>,
+    /// Held while a profile is taken.
+    profiling: tokio::sync::Mutex<()>,
 }
 
 /// How the workers and their services are.
@@ -149,6 +152,7 @@ impl Pool {
             events,
             warm: keeper::Warm::default(),
             stopped: watch::Sender::new(false),
+            profiling: tokio::sync::Mutex::default(),
         });
         tokio::spawn(keeper::keep(Arc::clone(&inner), received, progress, stop));
         Self(inner)
@@ -157,6 +161,11 @@ impl Pool {
     /// Loads sources in a fresh worker, which is kept for the deployment that follows.
     pub async fn check(&self, request: CheckRequest) -> CheckVerdict {
         keeper::check(&self.0, &request).await
+    }
+
+    /// Looks for a while at what the workers are doing.
+    pub async fn profile(&self, request: &ProfileRequest) -> Result<Profile, ApiError> {
+        profile::take(&self.0, request).await
     }
 
     /// Gets every wheel that requirements need.

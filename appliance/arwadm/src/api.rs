@@ -2,7 +2,9 @@
 
 use arapi::arclst::{Change, Expect, Transaction};
 use arapi::arsrv::InvokeRequest;
-use arapi::arsrv::{AccessAnswer, AccessQuestion, InvokeResponse, ModuleSource, PingResult};
+use arapi::arsrv::{
+    AccessAnswer, AccessQuestion, InvokeResponse, ModuleSource, PingResult, Profile, ProfileRequest,
+};
 use arapi::arwadm::{
     AuditEntry, AuditPage, AuditQuery, ChangeRequest, ClaimInfo, ClaimRequest, DeployAnswer,
     DeployRequest, Done, HistoryView, IdeDeployRequest, InvokeBody, LoginRequest, ModuleInfo,
@@ -390,6 +392,22 @@ pub(crate) async fn service_invoke(
     let answered = answered.map_err(|err| passed_on("invoke a service", &err))?;
     app.note(vec![app.entry(&caller, format!("Service/{name}"))]).await?;
     Ok(Json(answered))
+}
+
+/// Where does the time of services go?
+pub(crate) async fn profile_take(
+    State(app): State<App>,
+    Extension(caller): Caught,
+    Body(request): Body<ProfileRequest>,
+) -> Answer<Profile> {
+    request.check().map_err(ApiError::invalid)?;
+    let limit = std::time::Duration::from_secs(u64::from(request.seconds) + 30);
+    let client = arapi::arsrv::Client(app.arsrv().0.with_limit(limit));
+    let taken = client.profile(&request).await;
+    let profile = taken.map_err(|err| passed_on("take a profile", &err))?;
+    let target = request.service.map_or("Service".to_owned(), |name| format!("Service/{name}"));
+    app.note(vec![app.entry(&caller, target)]).await?;
+    Ok(Json(profile))
 }
 
 /// May a caller invoke something?

@@ -14,6 +14,9 @@ from typing import Any, Callable, Coroutine
 from arint import dispatch, invoke, life, rest, runtime
 from arint.errors import TimeoutException
 
+#: What the task of a call is called, before the call's id.
+TASK = "call"
+
 _loop: asyncio.AbstractEventLoop | None = None
 _tasks: set[asyncio.Task[Any]] = set()
 
@@ -53,7 +56,7 @@ def run(call: Any) -> None:
 def _begin(call: Any) -> None:
     context = contextvars.copy_context()
     context.run(runtime.current_call.set, call)
-    task = loop().create_task(_live(call), context=context)
+    task = loop().create_task(_live(call), context=context, name=f"{TASK} {call.ident}")
     # The loop itself holds tasks only weakly.
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)

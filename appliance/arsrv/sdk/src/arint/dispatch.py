@@ -28,6 +28,11 @@ def install(there: Runtime, loaded: dict[str, Plan], hello: dict[str, Any]) -> N
 
     def make_call(ident: int, payload: bytes | memoryview) -> calls.Call | None:
         call, meta = calls.from_frame(plans, ident, payload)
+        if meta.get("channel") == "profile":
+            from arint import frames, profile
+
+            profile.start(there, ident, bytes(frames.split_call(payload)[2] or b""))
+            return None
         if call is None:
             name = meta["service"]
             document = {

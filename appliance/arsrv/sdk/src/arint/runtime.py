@@ -79,7 +79,7 @@ def call_here() -> Any:
 class Member:
     """One thread of the pool."""
 
-    __slots__ = ("token", "wake", "call", "slot")
+    __slots__ = ("token", "wake", "call", "slot", "ident", "native_id")
 
     def __init__(self, slot: int) -> None:
         self.token: list[int] = []
@@ -87,6 +87,8 @@ class Member:
         self.wake.acquire()
         self.call: Any = None
         self.slot = slot
+        self.ident = 0
+        self.native_id = 0
 
 
 class Waiter:
@@ -135,6 +137,8 @@ class Runtime:
         self.permits: list[int] = []
         self.idle: list[Member] = []
         self.members = 0
+        #: The threads of the pool that live.
+        self.alive: set[Member] = set()
         self.leader: Member | None = None
         self.spawn_lock = _thread.allocate_lock()
         self.watcher_sleeps = False
@@ -230,6 +234,9 @@ class Runtime:
 
     def _live(self, member: Member) -> None:
         here.member = member
+        member.ident = threading.get_ident()
+        member.native_id = threading.get_native_id()
+        self.alive.add(member)
         while True:
             if not member.wake.acquire(timeout=_IDLE_THREAD_S):
                 try:
@@ -238,6 +245,7 @@ class Runtime:
                     # Somebody has just taken this thread; its wake follows.
                     member.wake.acquire()
                 else:
+                    self.alive.discard(member)
                     self.free_slots.append(member.slot)
                     with self.spawn_lock:
                         self.members -= 1
@@ -398,6 +406,8 @@ class Runtime:
                     stream.cancel()
             else:
                 self._cancel_waiting(ident)
+                if "arint.profile" in sys.modules:
+                    sys.modules["arint.profile"].cancel(ident)
         elif kind == frames.CREDIT:
             stream = self.streams.get(ident)
             if stream is not None:
@@ -429,6 +439,8 @@ class Runtime:
             return
         import atexit
 
+        if "arint.profile" in sys.modules:
+            sys.modules["arint.profile"].finish()
         try:
             atexit._run_exitfuncs()
         finally:
