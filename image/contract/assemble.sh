@@ -44,6 +44,9 @@ sign() { # in, out
 mkdir -p "$out"
 rootfs=$out/rootfs.img
 rm -f "$rootfs"
+# One time for all files, whenever the packages in a cache were unpacked: mkfs.erofs itself only lowers later ones.  An
+# inode with the file system's own time is also a small one, in which an update of something else changes nothing.
+find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 # shellcheck disable=SC2086  # a list of words
 $MKFS_EROFS --quiet -x1 -T "$SOURCE_DATE_EPOCH" -U "$UUID_rootfs" $EROFS_OPTIONS "$rootfs" "$root" >&2
 erofs_bytes=$(stat -c %s "$rootfs")
