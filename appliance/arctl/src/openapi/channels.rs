@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::credentials::{self, Scheme, Way, asked, schemes};
 use super::document::{Document, Refused};
-use super::json_schema;
+use super::json_schema::JsonSchemas;
 use super::module::sealed;
 use super::operation::{Body, Operation, is_json};
 use super::plan::{Plan, operations};
@@ -38,12 +38,13 @@ pub fn channels(doc: &Document, said: &Channels, present: &Present) -> Plan {
     let mut known = schemes_of(doc, said, &mut plan);
     let mut services: Vec<(Service<'_>, String, Vec<String>)> = Vec::new();
     let mut open = Vec::new();
+    let mut json_schemas = JsonSchemas::of(doc);
     for (operation, name) in skeleton::names(&said.module, &taken) {
         let mut notes = operation.notes.clone();
         let made = security(doc, said, operation, &mut known, present, &mut plan, &mut notes);
         let made = made.and_then(|security| {
             let (path, renamed) = path(base, &operation.path, &mut notes)?;
-            let mut fields = fields(doc, operation, &name, &path, &mut notes);
+            let mut fields = fields(&mut json_schemas, operation, &name, &path, &mut notes);
             let there =
                 present.get(&(Kind::Channel, name.clone())).and_then(|there| there.get("security"));
             let is_set = there.and_then(Value::as_array).is_some_and(|there| !there.is_empty());
@@ -243,7 +244,7 @@ fn path(
 }
 
 fn fields(
-    doc: &Document,
+    schemas: &mut JsonSchemas<'_>,
     operation: &Operation,
     name: &str,
     path: &str,
@@ -266,7 +267,7 @@ fn fields(
     let takes_body = matches!(operation.method.as_str(), "POST" | "PUT" | "PATCH");
     let mut request_schema = Value::Null;
     if let Some(place) = body.and_then(|body| body.schema.as_ref()) {
-        let (schema, told) = json_schema::schema(doc, place, "readOnly");
+        let (schema, told) = schemas.schema(place, "readOnly");
         let is_optional = body.is_some_and(|body| !body.is_required);
         match schema {
             // Forms are checked by the service's input, files by nobody.
@@ -290,7 +291,7 @@ fn fields(
         [Some(Body { schema: Some(place), media, .. })]
             if data_format == "json" && is_json(media) =>
         {
-            let (schema, told) = json_schema::schema(doc, place, "writeOnly");
+            let (schema, told) = schemas.schema(place, "writeOnly");
             notes.extend(told);
             response_schema = schema.unwrap_or_default();
         }

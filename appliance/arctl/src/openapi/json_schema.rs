@@ -30,14 +30,39 @@ const BY_NAME: &[&str] =
 /// What holds data.
 const DATA: &[&str] = &["enum", "const", "type", "dependentRequired"];
 
-/// A schema for a channel, and what is otherwise in it; None where there is nothing to check, or no way to.
-///
-/// `not_sent` is the word of properties that do not come this way, `readOnly` for requests: they need not be there.
-pub(super) fn schema(
-    doc: &Document,
-    place: &str,
-    not_sent: &'static str,
-) -> (Option<Value>, Vec<String>) {
+/// What is made of a schema: None where there is nothing to check, or no way to; and what is otherwise in it.
+type Made = (Option<Value>, Vec<String>);
+
+/// Schemas for channels, each made once.
+#[derive(Debug)]
+pub(super) struct JsonSchemas<'d> {
+    doc: &'d Document,
+    made: BTreeMap<(String, &'static str), Made>,
+}
+
+impl<'d> JsonSchemas<'d> {
+    pub(super) fn of(doc: &'d Document) -> Self {
+        Self { doc, made: BTreeMap::new() }
+    }
+
+    /// The schema at a place, or where the reference there leads.
+    ///
+    /// `not_sent` is the word of properties that do not come this way, `readOnly` for requests: they need not be there.
+    pub(super) fn schema(&mut self, place: &str, not_sent: &'static str) -> Made {
+        let written = self.doc.value.pointer(place).and_then(Value::as_object);
+        let is_reference =
+            written.is_some_and(|fields| fields.len() == 1 && fields.contains_key("$ref"));
+        let place = match self.doc.resolve(place) {
+            Ok((to, _)) if is_reference => to,
+            _ => place.to_owned(),
+        };
+        let doc = self.doc;
+        let key = (place, not_sent);
+        self.made.entry(key).or_insert_with_key(|(place, _)| schema(doc, place, not_sent)).clone()
+    }
+}
+
+fn schema(doc: &Document, place: &str, not_sent: &'static str) -> Made {
     let mut maker = Maker {
         doc,
         not_sent,
