@@ -176,6 +176,9 @@ pub struct FoundService {
     /// Whether `handle` is a coroutine.
     #[serde(default)]
     pub is_async: bool,
+    /// Whether it has a `warm_up_worker`, which a new worker runs before it takes calls.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warms_up: bool,
     /// The `handle_<VERB>` methods.
     #[serde(default)]
     pub verbs: Vec<String>,

@@ -15,6 +15,7 @@ mod profile;
 mod requests;
 mod stats;
 mod table;
+mod warming;
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;

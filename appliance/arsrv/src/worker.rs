@@ -60,6 +60,11 @@ pub(crate) trait Host: Send + Sync + 'static {
 /// A place in a worker's flight, given back when dropped.
 pub(crate) trait Seat: Send + 'static {}
 
+/// For calls that are no service's and take nobody's place.
+pub(crate) struct NoSeat;
+
+impl Seat for NoSeat {}
+
 /// How a worker ended.
 #[derive(Debug, Clone)]
 pub(crate) struct End {

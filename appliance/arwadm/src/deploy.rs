@@ -283,6 +283,7 @@ fn known(present: &Deployed) -> Vec<FoundService> {
         summary: spec.summary.clone(),
         doc: String::new(),
         is_async: false,
+        warms_up: false,
         verbs: Vec::new(),
         input: None,
         output: None,

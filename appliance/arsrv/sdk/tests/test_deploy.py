@@ -159,3 +159,57 @@ def start(folder: Any, modules: list[dict[str, Any]]) -> Any:
     core.send(frames.with_json(frames.HELLO, 0, document))
     core.wait(lambda: core.ready is not None or core.failed is not None, "READY")
     return core
+
+
+def test_a_service_warms_its_worker_up(deploy: Any) -> None:
+    source = '''
+from zato.server.service import Service
+
+warm = []
+
+class Warm(Service):
+    name = 'shop.warm'
+    input = 'needed'
+    def warm_up_worker(self):
+        warm.append(self.name)
+    def handle(self):
+        self.response.payload = {'warm': warm}
+
+class WarmCoroutine(Service):
+    name = 'shop.coroutine'
+    async def warm_up_worker(self):
+        warm.append(self.name)
+    async def handle(self):
+        pass
+
+class Cold(Service):
+    name = 'shop.cold'
+    def handle(self):
+        pass
+
+class Broken(Service):
+    name = 'shop.broken'
+    def warm_up_worker(self):
+        raise ValueError('no warmth')
+    def handle(self):
+        pass
+'''
+    core = deploy(shop=source)
+    assert core.ready is not None, core.failed
+    told = {service["name"]: service["warms_up"] for service in core.ready["services"]}
+    assert told == {"shop.warm": True, "shop.coroutine": True, "shop.cold": False, "shop.broken": True}
+    for name in ("shop.warm", "shop.coroutine"):
+        answer = core.call(name, channel="warm-up", data_format="dict")
+        assert (answer.status, answer.body) == (200, b""), answer
+    broken = core.call("shop.broken", channel="warm-up", data_format="dict")
+    assert broken.status == 500 and broken.error["message"] == "ValueError: no warmth"
+    assert core.call("shop.warm", {"needed": "x"}).json() == {"warm": ["shop.warm", "shop.coroutine"]}
+
+
+def test_a_coroutine_cannot_warm_up_a_service_that_is_none(deploy: Any) -> None:
+    source = "from arint import Service\nclass A(Service):\n    async def warm_up_worker(self): pass\n    def handle(self): pass\n"
+    core = deploy(shop=source)
+    assert core.failed is not None
+    assert core.failed["reason"] == (
+        "class `A` in `shop.py`: `warm_up_worker` is `async def` and `handle` is not; make both the same"
+    )

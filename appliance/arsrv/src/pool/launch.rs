@@ -12,7 +12,7 @@ use arapi::arsrv::LoadFault;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-use super::locked;
+use super::{locked, warming};
 use crate::config::Config;
 use crate::interpreter::{self, Interpreter};
 use crate::modules::{ModuleSet, View, remove_others};
@@ -244,7 +244,11 @@ impl Launcher {
         let (worker, loaded) = Worker::start(birth, stdout, stderr);
         started(&worker);
         match loaded.await {
-            Ok(Ok(loaded)) => Ok((worker, loaded)),
+            Ok(Ok(loaded)) => {
+                let limit = Duration::from_millis(self.config.load_timeout_ms);
+                warming::warm_up(&worker, &loaded, limit).await.map_err(LaunchError::Load)?;
+                Ok((worker, loaded))
+            }
             Ok(Err(fault)) => Err(LaunchError::Load(fault)),
             // Its tasks are gone: the runtime ends.
             Err(_) => Err(LaunchError::Spawn(std::io::Error::other("the core stops"))),

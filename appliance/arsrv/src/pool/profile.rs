@@ -18,17 +18,12 @@ use serde_json::json;
 
 use super::{Inner, locked};
 use crate::call::{Call, Outcome};
-use crate::worker::{Ended, Seat, Sending, State, Worker};
+use crate::worker::{Ended, NoSeat, Sending, State, Worker};
 
 /// How long after the end a worker's answer is waited for: it may be busy, and its answer long.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Different stacks in the answer; the rarest are counted together.
 const MOST_STACKS: usize = 20_000;
-
-/// A profile is no service's call and takes nobody's place.
-struct NoSeat;
-
-impl Seat for NoSeat {}
 
 /// What a worker answers.
 #[derive(Debug, Deserialize)]

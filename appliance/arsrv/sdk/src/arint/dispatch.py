@@ -104,6 +104,7 @@ def described(plan: Plan) -> dict[str, Any]:
         "summary": plan.doc.partition("\n")[0],
         "doc": plan.doc,
         "is_async": plan.is_async,
+        "warms_up": plan.warm_up is not None,
         "verbs": sorted(plan.verbs),
         "input": plan.input.schema() if plan.input is not None else None,
         "output": plan.output.schema() if plan.output is not None else None,

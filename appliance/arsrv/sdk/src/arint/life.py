@@ -64,6 +64,9 @@ def run_call(call: Call) -> tuple[bytes, Any]:
 
 def perform(plan: Any, service: Any, call: Call) -> None:
     """The whole life cycle up to, not including, the answer's encoding."""
+    if call.channel == "warm-up":
+        plan.warm_up(service)
+        return
     call.parse()
     if plan.input is not None:
         service.request.input = plan.input.read(service, call)
@@ -101,6 +104,9 @@ def perform(plan: Any, service: Any, call: Call) -> None:
 
 async def perform_async(plan: Any, service: Any, call: Call) -> None:
     """The same as `perform`, for a class with `async def handle`; its hooks may be coroutines or not."""
+    if call.channel == "warm-up":
+        await _settle(plan.warm_up(service))
+        return
     call.parse()
     if plan.input is not None:
         service.request.input = plan.input.read(service, call)

@@ -46,6 +46,7 @@ class Plan:
         "validate_output",
         "after_handle",
         "finalize_handle",
+        "warm_up",
     )
 
     accept: Callable[[Any], Any] | None
@@ -54,6 +55,7 @@ class Plan:
     validate_output: Callable[[Any], Any] | None
     after_handle: Callable[[Any], Any] | None
     finalize_handle: Callable[[Any], Any] | None
+    warm_up: Callable[[Any], Any] | None
 
     def __init__(self, cls: Any, name: str, module: str, line: int) -> None:
         from arint.service import Service
@@ -84,8 +86,12 @@ class Plan:
         job_hooks = any(
             getattr(cls, name) is not getattr(Service, name) for name in dir(Service) if name.endswith("_job")
         )
+        self.warm_up = getattr(cls, "warm_up_worker", None)
+        if self.warm_up is not None and is_coroutine(self.warm_up) and not self.is_async:
+            raise TypeError("`warm_up_worker` is `async def` and `handle` is not; make both the same")
         self.is_simple = not (
             overridden
+            or self.warm_up is not None
             or job_hooks
             or self.verbs
             or self.is_async
