@@ -17,6 +17,7 @@ use arapi::logs::LogQuery;
 use arapi::messages::{MessagePage, MessageQuery};
 use arapi::objects::Permission;
 use arapi::{Kind, ObjectName, Spec};
+use arbase::Chain;
 use arbase::http::{Answer, ApiError, Body, current_cid};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
@@ -403,11 +404,38 @@ pub(crate) async fn profile_take(
     request.check().map_err(ApiError::invalid)?;
     let limit = std::time::Duration::from_secs(u64::from(request.seconds) + 30);
     let client = arapi::arsrv::Client(app.arsrv().0.with_limit(limit));
+    let target =
+        request.service.as_ref().map_or("Service".to_owned(), |it| format!("Service/{it}"));
+    let mut noting = Noting { app: app.clone(), caller, target, is_due: true };
     let taken = client.profile(&request).await;
+    // From here on it is written down before it is answered; what was refused, at the gate.
+    noting.is_due = false;
     let profile = taken.map_err(|err| passed_on("take a profile", &err))?;
-    let target = request.service.map_or("Service".to_owned(), |name| format!("Service/{name}"));
-    app.note(vec![app.entry(&caller, target)]).await?;
+    app.note(vec![app.entry(&noting.caller, noting.target.clone())]).await?;
     Ok(Json(profile))
+}
+
+/// Writes down what was done until its client left.
+struct Noting {
+    app: App,
+    caller: Caller,
+    target: String,
+    is_due: bool,
+}
+
+impl Drop for Noting {
+    fn drop(&mut self) {
+        if !self.is_due {
+            return;
+        }
+        let app = self.app.clone();
+        let entry = app.entry(&self.caller, std::mem::take(&mut self.target));
+        tokio::spawn(async move {
+            if let Err(err) = app.audit.append(vec![entry]).await {
+                log::error!(error:% = Chain(&err); "cannot write the audit log");
+            }
+        });
+    }
 }
 
 /// May a caller invoke something?

@@ -153,8 +153,10 @@ async fn one_profile_is_taken_at_a_time_and_ends_with_who_wanted_it() {
     });
     let short = || node.try_api(Method::POST, "/v1/profiles", Some(json!({"seconds": 1})));
     let since = std::time::Instant::now();
+    let mut taken = 0;
     loop {
         let (status, said) = short().await;
+        taken += usize::from(status == StatusCode::OK);
         if status == StatusCode::CONFLICT {
             assert_eq!(said["message"], "a profile is being taken; try again when it is done");
             break;
@@ -164,10 +166,15 @@ async fn one_profile_is_taken_at_a_time_and_ends_with_who_wanted_it() {
     asking.abort();
     loop {
         let (status, said) = short().await;
+        taken += usize::from(status == StatusCode::OK);
         let workers = said["workers"].as_array();
         if status == StatusCode::OK && workers.unwrap().iter().all(|one| one["error"].is_null()) {
             break;
         }
         assert!(since.elapsed().as_secs() < 100, "the long one goes on: {said}");
     }
+    // Also the one whose client has left is written down.
+    let path = "/v1/audit?action=profile_take&outcome=done&most=1000";
+    let audit = node.api(Method::GET, path, None).await;
+    assert_eq!(audit["entries"].as_array().unwrap().len(), taken + 1, "{audit:#}");
 }

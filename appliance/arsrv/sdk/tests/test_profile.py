@@ -51,6 +51,28 @@ class Coroutine(Service):
         burn()
 
 
+class Awaits(Service):
+    name = 'work.awaits'
+
+    async def handle(self):
+        await self.pause()
+
+    async def pause(self):
+        while not over.is_set():
+            await asyncio.sleep(0.05)
+
+
+class Runs(Service):
+    name = 'work.runs'
+
+    async def handle(self):
+        await self.aio.run(hold)
+
+
+def hold():
+    over.wait()
+
+
 class Over(Service):
     name = 'work.over'
 
@@ -93,8 +115,8 @@ def test_it_says_which_function_works_and_which_waits(core: Core) -> None:
     assert set(name for name, _ in busy) == {"burn"}, busy
     assert busy.get(("burn", True), 0) > 0
     idle = seen(profile, "work.idle")
-    # The first look cannot know.
-    assert idle[("Idle.handle", False)] > idle.get(("Idle.handle", True), 0), idle
+    # Not even the first look takes it for work.
+    assert set(idle) == {("Idle.handle", False)}, idle
     assert sum(seen(profile, "work.spawn").values()) > 0
     stack = next(stack for stack in profile["stacks"] if stack["service"] == "work.busy")
     outermost = profile["frames"][stack["frames"][0]]
@@ -109,7 +131,29 @@ def test_it_says_which_function_works_and_which_waits(core: Core) -> None:
 def test_a_coroutine_is_told_from_the_loop_that_runs_it(core: Core) -> None:
     core.begin("work.coroutine")
     profile = core.end(take(core)).json()
-    assert set(seen(profile, "work.coroutine")) == {("burn", True)}, profile["stacks"]
+    found = seen(profile, "work.coroutine")
+    # On a busy machine it may have no processor for a moment.
+    assert {name for name, _ in found} == {"burn"} and found.get(("burn", True), 0) > 0, profile["stacks"]
+    core.end(core.begin("work.over"))
+
+
+def test_coroutines_that_wait_and_what_they_run_on_threads_are_seen(core: Core) -> None:
+    calls = [core.begin("work.awaits"), core.begin("work.runs")]
+    profile = core.end(take(core)).json()
+    assert seen(profile, "work.awaits").get(("Awaits.pause", False), 0) > 0, profile["stacks"]
+    runs = seen(profile, "work.runs")
+    assert runs.get(("hold", False), 0) > 0 and runs.get(("Runs.handle", False), 0) > 0, profile["stacks"]
+    core.end(core.begin("work.over"))
+    for call in calls:
+        core.end(call)
+
+
+def test_where_looking_takes_long_there_are_fewer_looks(deploy: Any) -> None:
+    bound = "from arint import profile\nprofile._MOST_SHARE = 0.0001\n"
+    core: Core = deploy(bound=bound, work=SERVICES)
+    core.begin("work.idle")
+    profile = core.end(take(core, rate_hz=1000)).json()
+    assert 1 <= profile["samples"] < 100, profile
     core.end(core.begin("work.over"))
 
 

@@ -62,6 +62,21 @@ def _begin(call: Any) -> None:
     task.add_done_callback(_tasks.discard)
 
 
+def suspended() -> list[tuple[asyncio.Task[Any], Any]]:
+    """The coroutines of calls that wait for something, with their calls; may be asked from any thread."""
+    if _loop is None:
+        return []
+    running = asyncio.current_task(_loop)
+    calls = runtime.get().coroutines
+    found = []
+    for task in list(_tasks):
+        mark, _, ident = task.get_name().partition(" ")
+        call = calls.get(int(ident)) if mark == TASK and ident.isdigit() else None
+        if call is not None and task is not running and not task.done():
+            found.append((task, call))
+    return found
+
+
 async def _live(call: Any) -> None:
     there = runtime.get()
     meta, body = await life.run_call_async(call)
@@ -159,9 +174,20 @@ class Aio:
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Runs a blocking function on a thread and awaits its result."""
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(
-            None, lambda: context.run(function, *args, **kwargs)
-        )
+        there = runtime.maybe()
+        call = runtime.current_call.get()
+
+        def work() -> Any:
+            if there is None or call is None:
+                return context.run(function, *args, **kwargs)
+            ident = threading.get_ident()
+            there.helping[ident] = call
+            try:
+                return context.run(function, *args, **kwargs)
+            finally:
+                del there.helping[ident]
+
+        return await asyncio.get_running_loop().run_in_executor(None, work)
 
     async def sleep(self, seconds: float) -> None:
         """Waits; other coroutines go on meanwhile."""

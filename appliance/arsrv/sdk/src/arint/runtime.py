@@ -139,6 +139,8 @@ class Runtime:
         self.members = 0
         #: The threads of the pool that live.
         self.alive: set[Member] = set()
+        #: Calls that other threads work for, by the thread's ident.
+        self.helping: dict[int, Any] = {}
         self.leader: Member | None = None
         self.spawn_lock = _thread.allocate_lock()
         self.watcher_sleeps = False
