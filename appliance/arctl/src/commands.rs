@@ -18,6 +18,7 @@ use crate::config::{self, Config, Profile};
 use crate::failure::Failure;
 use crate::out::{self, Table, moment};
 use crate::pin::{Pinned, Trust, parse_fingerprint};
+use crate::states::States;
 use crate::yaml::{self, Document};
 use crate::{
     dev, enmasse, messages, network, new, openapi, packages, people, profile, prompt, services,
@@ -234,12 +235,31 @@ async fn get(api: &Api, kind: Kind, name: Option<&str>, output: Form) -> Result<
         Some(name) => vec![api.get::<ObjectView>(&object_path(kind, name)).await?],
         None => api.get::<ObjectList>(&format!("/v1/objects/{kind}")).await?.objects,
     };
-    match output {
-        Form::Json if name.is_some() => out::json(&objects.first()),
-        Form::Json => out::json(&objects),
-        Form::Yaml => out::bytes(as_yaml(&objects).as_bytes()),
-        Form::Table => table(kind, &objects).print(&format!("there is no {kind}")),
+    if output == Form::Yaml {
+        return out::bytes(as_yaml(&objects).as_bytes());
     }
+    let states = States::of(api, kind).await;
+    if output == Form::Table {
+        return table(kind, &objects, &states).print(&format!("there is no {kind}"));
+    }
+    let mut documents = objects.iter().map(|object| with_state(object, &states));
+    if name.is_some() {
+        out::json(&documents.next())
+    } else {
+        out::json(&documents.collect::<Vec<_>>())
+    }
+}
+
+/// An object with how it is, as `status`, where that is known.
+fn with_state(object: &ObjectView, states: &States) -> Value {
+    // What came as JSON can be written as JSON again.
+    let mut document = serde_json::to_value(object).unwrap_or_default();
+    if let (Some(fields), Some(state)) =
+        (document.as_object_mut(), states.whole(object.name.as_str()))
+    {
+        fields.insert("status".to_owned(), state.clone());
+    }
+    document
 }
 
 fn as_yaml(objects: &[ObjectView]) -> String {
@@ -288,7 +308,7 @@ fn cell(spec: &Value, field: &str) -> String {
     }
 }
 
-fn table(kind: Kind, objects: &[ObjectView]) -> Table {
+fn table(kind: Kind, objects: &[ObjectView], states: &States) -> Table {
     let columns: &[(&str, &str)] = match kind {
         Kind::Channel => &[
             ("METHOD", "method"),
@@ -331,6 +351,8 @@ fn table(kind: Kind, objects: &[ObjectView]) -> Table {
     let mut titles = vec!["NAME"];
     titles.extend(columns.iter().map(|(title, _)| *title));
     titles.extend(["REVISION", "CHANGED", "BY"]);
+    // Last, as it may be a sentence.
+    titles.extend(States::titles(kind));
     let mut table = Table::new(&titles);
     for object in objects {
         let mut row = vec![object.name.to_string()];
@@ -340,6 +362,7 @@ fn table(kind: Kind, objects: &[ObjectView]) -> Table {
             moment(object.changed_ms),
             object.changed_by.clone(),
         ]);
+        row.extend(states.cells(kind, object.name.as_str()));
         table.row(row);
     }
     table

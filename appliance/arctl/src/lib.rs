@@ -28,6 +28,7 @@ mod profile;
 mod progress;
 mod prompt;
 mod services;
+mod states;
 mod system;
 mod trace;
 mod update;

@@ -199,9 +199,11 @@ async fn objects_are_applied_compared_exported_and_removed() {
     );
     let table = operator.done(&["get", "channels"]);
     assert!(table.starts_with("NAME    METHOD  PATH"), "{table}");
+    assert!(table.trim_end().ends_with("service not deployed"), "{table}");
     let one: Value =
         serde_json::from_str(&operator.done(&["get", "channel", "orders", "--json"])).unwrap();
     assert_eq!(one["spec"]["url_path"], "/others");
+    assert_eq!(one["status"]["state"], "service not deployed", "{one}");
     operator.refused(&["get", "chanel"], 2, "error: kind `chanel` is unknown; known kinds are Node, Role, User, Token, QuotaTier, Security, SecurityGroup, Grant, Module, Service, Channel, Outgoing, UserConfig, System, Network");
     assert_eq!(
         operator.done(&["delete", "-f", &file]),
