@@ -21,7 +21,7 @@ LANES = [
     ["test_harness.py", "test_first_stage.py", "test_units.py", "test_boards.py", "test_flash.py",
      "test_seed_node.py", "test_memory.py"],
 ]
-#: What `--whole` adds: long, or not yet seen to pass on the finished image (docs/testing-image.md).
+#: What `--whole` adds: what takes long (docs/testing-image.md).
 MORE = [
     ["test_update.py"],
     ["test_powercut.py", "test_lan.py", "test_network.py", "test_trust.py", "test_damage.py", "test_buildroot_steps.py",
