@@ -39,8 +39,8 @@ def install(box: Box, bundle: Path | None = None, *, url: str | None = None, reb
 
 
 def status(box: Box) -> dict[str, Any]:
-    """`GET /v1/system/status`."""
-    return dict(box.api.get("/v1/system/status"))
+    """`GET /v1/system/status`, once the operating system unit is there: the admin API answers a little sooner."""
+    return wait_for("the operating system unit answers", lambda: dict(box.api.get("/v1/system/status")), 30)
 
 
 def verdict(box: Box, before: dict[str, Any], wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
