@@ -96,6 +96,7 @@ impl Bench {
             return Ok(());
         }
         out::line(&format!("  channels        {channels}"))?;
+        out::line(&format!("  interface page  {channels}/openapi"))?;
         out::line(&format!("  admin API       {admin}"))?;
         out::line(&format!("  its log         {}", node.log.display()))?;
         out::line(&format!("  other commands  arctl --profile {PROFILE} …"))?;

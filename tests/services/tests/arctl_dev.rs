@@ -133,6 +133,11 @@ fn what_is_saved_is_served_and_tried_and_what_is_wrong_is_told() {
     let (code, said) = run(dev.home.path(), &["--profile", "dev", "get", "channel", "orders"]);
     assert_eq!(code, 0, "{said}");
 
+    let url = format!("{}/openapi.json", ready["channels"].as_str().unwrap());
+    let seen = Command::new("curl").args(["-sSf", &url]).output().unwrap();
+    let interface: Value = serde_json::from_slice(&seen.stdout).unwrap();
+    assert!(interface["paths"]["/orders"].is_object(), "{interface}");
+
     // As editors write: another file, renamed.
     let save = |text: &str| {
         let new = file.with_extension("swp");

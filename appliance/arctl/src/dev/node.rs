@@ -24,6 +24,9 @@ pub(super) const USER: &str = "dev";
 const PASSWORD_FILE: &str = "dev-password";
 /// In its data folder: what the node says.
 const LOG_FILE: &str = "dev.log";
+/// In its data folder: what is different from a box.  Whoever develops sees all channels on the interface page.
+const CONFIG_FILE: &str = "dev.toml";
+const CONFIG: &str = "[arsrv]\nopenapi = \"public\"\n";
 /// Longest time until it answers.
 const READY: Duration = Duration::from_secs(120);
 /// Longest time for it to stop.
@@ -77,12 +80,17 @@ impl Node {
         let log = data.join(LOG_FILE);
         let said = fs::File::create(&log)
             .map_err(|source| Failure::Write { path: log.clone(), source })?;
+        let config = data.join(CONFIG_FILE);
+        fs::write(&config, CONFIG)
+            .map_err(|source| Failure::Write { path: config.clone(), source })?;
         let program =
             std::env::current_exe().map_err(|err| failed("find the program itself", err))?;
         let mut child = Command::new(program)
             .arg0("arint")
             .args(["dev", "--json", "--free-ports", "--supervised", "--data"])
             .arg(&data)
+            .arg("--extra-config")
+            .arg(&config)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(said)
