@@ -413,7 +413,7 @@ pub(crate) struct ImportOpenapi {
     /// Say what would happen, change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Outgoing: where the other side is, instead of the document's first server: https://api.example.com, with a path or without
+    /// Outgoing: where the other side is, instead of the document's first server: `https://api.example.com`, with a path or without
     #[arg(long, value_name = "URL")]
     pub(crate) host: Option<String>,
     /// Channels: the path that all others are below, instead of that of the document's first server
