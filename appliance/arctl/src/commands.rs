@@ -470,18 +470,32 @@ fn with_place(failure: Failure, documents: &[Document]) -> Failure {
     Failure::Refused { status, body }
 }
 
-pub(crate) async fn apply(
-    api: &Api,
-    files: &Files,
-    dry_run: bool,
-    json: bool,
-) -> Result<(), Failure> {
-    let documents = read_all(&files.file)?;
-    let answer = commit(api, puts(&documents), dry_run, &documents).await?;
+async fn apply(api: &Api, files: &Files, dry_run: bool, json: bool) -> Result<(), Failure> {
+    let (documents, answer) = put_all(api, files, dry_run).await?;
     if json {
         return out::json(&answer);
     }
-    for document in &documents {
+    tell_applied(&documents, &answer, dry_run)
+}
+
+/// Makes and changes the objects of files, all or none.
+pub(crate) async fn put_all(
+    api: &Api,
+    files: &Files,
+    dry_run: bool,
+) -> Result<(Vec<Document>, TransactionAnswer), Failure> {
+    let documents = read_all(&files.file)?;
+    let answer = commit(api, puts(&documents), dry_run, &documents).await?;
+    Ok((documents, answer))
+}
+
+/// Tells people what became of each object.
+pub(crate) fn tell_applied(
+    documents: &[Document],
+    answer: &TransactionAnswer,
+    dry_run: bool,
+) -> Result<(), Failure> {
+    for document in documents {
         let changed = answer
             .changed
             .iter()
@@ -490,7 +504,7 @@ pub(crate) async fn apply(
         let would = if dry_run && what != "unchanged" { " (not carried out)" } else { "" };
         out::line(&format!("{} {} {what}{would}", document.kind, document.name))?;
     }
-    tell_secrets(&answer)
+    tell_secrets(answer)
 }
 
 /// Shows generated secrets, and warnings on stderr.

@@ -10,7 +10,7 @@ mod trial;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arapi::arwadm::{DeployAnswer, DeployRequest};
+use arapi::arwadm::{DeployAnswer, DeployRequest, TransactionAnswer};
 use arapi::logs::LogLine;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,7 +34,7 @@ const PROFILE: &str = "dev";
 enum Event<'a> {
     Ready { admin: &'a str, channels: Option<&'a str>, profile: Option<&'a str> },
     Deployed { answer: &'a DeployAnswer },
-    Applied,
+    Applied { answer: &'a TransactionAnswer },
     Refused { reason: &'a str },
     Gone { file: String },
     Called { call: &'a str, outcome: &'a Outcome },
@@ -195,8 +195,11 @@ impl Bench {
 
     async fn apply(&self) -> Result<(), Failure> {
         let files = Objects { file: self.places.objects.clone() };
-        commands::apply(&self.api, &files, false, self.json).await?;
-        self.tell(&Event::Applied)
+        let (documents, answer) = commands::put_all(&self.api, &files, false).await?;
+        if self.json {
+            return self.tell(&Event::Applied { answer: &answer });
+        }
+        commands::tell_applied(&documents, &answer, false)
     }
 
     async fn call(&self) -> Result<(), Failure> {

@@ -27,6 +27,7 @@ mod pin;
 mod profile;
 mod progress;
 mod prompt;
+mod python;
 mod services;
 mod states;
 mod system;

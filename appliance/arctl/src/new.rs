@@ -13,6 +13,7 @@ use arapi::names::{ObjectName, is_reserved};
 
 use crate::failure::Failure;
 use crate::out;
+use crate::python::KEYWORDS;
 
 /// What every folder of tests needs once.
 const CONFTEST: &str = "\"\"\"Lets tests run services without a node: the fixture `arint`.\"\"\"
@@ -52,40 +53,8 @@ def test_it_refuses_a_request_without_input(arint):
     assert arint.request({class}, json={}).status == 400
 ";
 
-/// Words of Python, which cannot name a module, and what a module called so would hide.
+/// What a module called so would hide.
 const NOT_MODULES: &[&str] = &[
-    "and",
-    "as",
-    "assert",
-    "async",
-    "await",
-    "break",
-    "class",
-    "continue",
-    "def",
-    "del",
-    "elif",
-    "else",
-    "except",
-    "finally",
-    "for",
-    "from",
-    "global",
-    "if",
-    "import",
-    "in",
-    "is",
-    "lambda",
-    "nonlocal",
-    "not",
-    "or",
-    "pass",
-    "raise",
-    "return",
-    "try",
-    "while",
-    "with",
-    "yield",
     "arint",
     "zato",
     "bunch",
@@ -158,7 +127,7 @@ fn names_of(name: &str) -> Result<(String, String), Failure> {
         )));
     }
     let module = parts.join("_").to_ascii_lowercase();
-    if NOT_MODULES.contains(&module.as_str()) {
+    if KEYWORDS.contains(&module.as_str()) || NOT_MODULES.contains(&module.as_str()) {
         return Err(usage(format!(
             "a file `{module}.py` would hide something of Python or of the SDK; choose a name of two words, for example `{module}.get`"
         )));

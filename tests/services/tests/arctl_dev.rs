@@ -50,6 +50,7 @@ impl Dev {
             let event = self.events.recv_timeout(PATIENCE);
             assert!(event.is_ok(), "no `{kind}`: {event:?}");
             let event = event.unwrap();
+            assert!(event.is_object(), "a line is no document: {event}");
             if event.get("event").is_some_and(|told| told == kind) {
                 return event;
             }
@@ -165,7 +166,8 @@ fn what_is_saved_is_served_and_tried_and_what_is_wrong_is_told() {
     assert_eq!(dev.next("called")["outcome"]["status"], 400, "what it sends was saved");
     std::fs::write(dev.home.path().join("channel.yaml"), CHANNEL.replace("/orders", "/other"))
         .unwrap();
-    dev.next("applied");
+    let applied = dev.next("applied");
+    assert_eq!(applied["answer"]["changed"][0]["name"], "orders", "{applied}");
     assert_eq!(dev.next("called")["outcome"]["status"], 404);
     std::fs::remove_file(&file).unwrap();
     assert!(dev.next("gone")["file"].as_str().unwrap().ends_with("svc/orders_create.py"));

@@ -2,43 +2,10 @@
 
 use std::collections::BTreeMap;
 
-/// What no name may be: words of Python, and what generated modules use beside what they define.
+use crate::python::KEYWORDS;
+
+/// What no name may be beside Python's keywords: what generated modules use and do not define.
 const TAKEN: &[&str] = &[
-    "False",
-    "None",
-    "True",
-    "and",
-    "as",
-    "assert",
-    "async",
-    "await",
-    "break",
-    "class",
-    "continue",
-    "def",
-    "del",
-    "elif",
-    "else",
-    "except",
-    "finally",
-    "for",
-    "from",
-    "global",
-    "if",
-    "import",
-    "in",
-    "is",
-    "lambda",
-    "nonlocal",
-    "not",
-    "or",
-    "pass",
-    "raise",
-    "return",
-    "try",
-    "while",
-    "with",
-    "yield",
     "match",
     "case",
     "type",
@@ -84,7 +51,11 @@ pub(super) struct Names(BTreeMap<String, u32>);
 impl Names {
     /// A name that nothing has, as near as possible to the one that is wanted.
     pub(super) fn take(&mut self, wanted: &str) -> String {
-        let first = if TAKEN.contains(&wanted) { format!("{wanted}_") } else { wanted.to_owned() };
+        let first = if KEYWORDS.contains(&wanted) || TAKEN.contains(&wanted) {
+            format!("{wanted}_")
+        } else {
+            wanted.to_owned()
+        };
         let mut name = first.clone();
         let mut count = self.0.get(&name).copied().unwrap_or(1);
         while self.0.contains_key(&name) {
