@@ -21,6 +21,12 @@ use std::time::{Duration, Instant};
 
 pub use node::{Node, NodeBuilder};
 
+/// Has rustls use ring; needed before the first HTTP client of a test.
+pub fn use_ring() {
+    // Another crate of the test may have installed it already.
+    rustls::crypto::ring::default_provider().install_default().ok();
+}
+
 /// A folder that is removed at the end of the test.
 pub fn temp_dir() -> tempfile::TempDir {
     // Short: the paths of Unix sockets inside have a limit.  0711: workers with a user of their own pass.

@@ -56,8 +56,7 @@ impl NodeBuilder {
 
     /// Starts it and returns once it answers.
     pub async fn start(self) -> Node {
-        // Another crate of the test may have installed it already.
-        rustls::crypto::ring::default_provider().install_default().ok();
+        crate::use_ring();
         let temp = self.data_dir.is_none().then(crate::temp_dir);
         let data_dir = match (&self.data_dir, &temp) {
             (Some(dir), _) => dir.clone(),

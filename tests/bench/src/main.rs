@@ -27,6 +27,7 @@ mod start;
 
 #[tokio::main]
 async fn main() {
+    artest::use_ring();
     let only = std::env::args().nth(1);
     let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
     let known =
